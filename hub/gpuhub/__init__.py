@@ -1,0 +1,1 @@
+"""The hub's side of gpuhub: broker, backends, telemetry, pages and the ``gpuhub`` command."""

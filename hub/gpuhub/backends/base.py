@@ -1,0 +1,112 @@
+"""The port between broker and machines: what the broker needs from a place that has GPUs.
+
+Every adapter passes one contract suite (``tests/contracts``). The rules that the suite checks:
+
+* `Backend.start` and `Backend.stop` are idempotent by lease id: asked twice is asked once.
+* `Backend.observe` tells the truth about what exists, also about workers that this process has
+  not started itself (an earlier one did): after a crash of the broker nothing is forgotten.
+* A worker that has stopped is seen as `Phase.EXITED` until `Backend.forget`, so that an exit
+  between two looks is never missed.
+* A device is free for the next lease only when nothing of the last one runs on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class BackendError(Exception):
+    """The backend could not do it now. The message is for the log; trying again may help."""
+
+
+@dataclass(frozen=True)
+class DeviceOffer:
+    """One GPU that works now."""
+
+    id: str
+    index: int
+    name: str
+    memory_bytes: int
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class PoolOffer:
+    """A kind of GPU and what of it works now.
+
+    ``devices`` is empty where somebody else chooses them (a cluster's scheduler); ``total`` counts
+    either way.
+    """
+
+    name: str
+    title: str
+    memory_bytes: int
+    total: int
+    simulated: bool = False
+    devices: tuple[DeviceOffer, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerOrder:
+    """Everything that a backend must know to start a lease's worker."""
+
+    lease_id: str
+    user: str
+    server: str
+    pool: str
+    gpus: int
+    device_ids: tuple[str, ...]
+    public_key: str
+    """The owner's server's public key: the only one that the worker lets in."""
+    host_key: str = field(repr=False)
+    """The worker's private host key, OpenSSH form. Its public half is in the lease."""
+    grace_seconds: int
+    """How long the worker may save by itself when it is told to stop, or finds itself alone."""
+
+
+class Phase(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True)
+class WorkerSeen:
+    """A worker as it is now."""
+
+    lease_id: str
+    phase: Phase
+    address: str | None = None
+    """``unix:/path`` or ``tcp:host:port`` once it is READY."""
+    device_ids: tuple[str, ...] = ()
+    message: str = ""
+    """Why it exited or cannot start, one sentence for a person."""
+
+
+class Backend(Protocol):
+    """A place that has GPUs."""
+
+    async def offers(self) -> tuple[PoolOffer, ...]:
+        """Return what works now. A broken GPU is simply not in it."""
+
+    async def start(self, order: WorkerOrder) -> None:
+        """Start the lease's worker, unless it exists. Return at once; `observe` shows progress."""
+
+    async def stop(self, lease_id: str, *, grace_seconds: float) -> None:
+        """Ask the worker to stop; after ``grace_seconds`` it is made to. Unknown leases are fine."""
+
+    async def observe(self) -> Mapping[str, WorkerSeen]:
+        """Return every worker that exists or has exited and is not yet forgotten, by lease id."""
+
+    async def forget(self, lease_id: str) -> None:
+        """Drop the memory of an exited worker, and everything that was made for it."""
+
+    async def server_running(self, user: str, server: str) -> bool | None:
+        """Whether the owner's server process exists; None when that cannot be told here."""
+
+    async def close(self) -> None:
+        """Let go of connections. Workers go on."""

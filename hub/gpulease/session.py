@@ -1,0 +1,172 @@
+"""What a person's server says to its browser, its terminal and scripts.
+
+Served under ``/user/NAME/gpuhub/api/v1/``; the same objects travel over the server's private
+socket to the ``gpu`` command.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from gpulease.models import Incoming, Lease, Name, Outgoing, Policy, Pool, QuotaUse
+
+SnapshotId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
+
+Placement = Literal["server", "worker"]
+VerdictKind = Literal["kept", "rebuilt", "left"]
+MoveStep = Literal[
+    "waiting",  # for a GPU: the lease is queued
+    "starting",  # the worker, then the kernel on it
+    "checking",  # dry run: would anything stay behind?
+    "holding",  # waiting for the running cell
+    "saving",
+    "loading",
+    "switching",
+    "done",
+    "failed",
+    "cancelled",
+    "refused",  # something would stay behind and nobody consented
+]
+SnapshotReason = Literal["move", "release", "idle", "ending", "server-stop", "worker-stop", "manual", "auto"]
+
+
+class Verdict(Outgoing):
+    """What becomes of one variable."""
+
+    name: str
+    type: str = Field(description="Qualified type name, e.g. numpy.ndarray.")
+    bytes: int | None = Field(None, description="Size when saved (or estimated); None: not known.")
+    verdict: VerdictKind
+    reason: str | None = Field(None, description="Why it is left or rebuilt.")
+    hint: str | None = Field(None, description="How to get it back.")
+
+
+class Move(Outgoing):
+    """A kernel's move, running or just ended."""
+
+    id: str
+    kernel: str
+    target: Placement
+    step: MoveStep
+    message: str = Field(description="One sentence for the person.")
+    started_at: datetime
+    ended_at: datetime | None = None
+    bytes_done: int = 0
+    bytes_total: int | None = None
+    can_cancel: bool = True
+    asked: bool = Field(True, description="False: the lease is ending, nobody at the keyboard asked.")
+    verdicts: list[Verdict] = Field(default_factory=list)
+    error: str | None = Field(None, description="The code of the error that failed the move.")
+
+
+class KernelNotice(Outgoing):
+    """Something the person should be told about this kernel; stays until dismissed."""
+
+    id: str
+    kind: Literal["moved-back", "restored", "lost", "restore-offer", "cut"]
+    at: datetime
+    message: str
+    snapshot: str | None = None
+    verdicts: list[Verdict] = Field(default_factory=list)
+
+
+class KernelStatus(Outgoing):
+    """One kernel of this server."""
+
+    id: str
+    name: str = Field(description="Kernel spec name.")
+    notebook: str | None = Field(None, description="Path of its notebook, relative to the server's root.")
+    language: str
+    placement: Placement
+    movable: Literal["state", "fresh"] = Field(
+        description="state: variables follow; fresh: another language, it starts anew."
+    )
+    busy: bool = False
+    lease: str | None = None
+    move: Move | None = None
+    last_verdict: list[Verdict] = Field(default_factory=list)
+    notices: list[KernelNotice] = Field(default_factory=list)
+
+
+class CommandStatus(Outgoing):
+    """A ``gpu run`` or ``gpu shell`` on the worker."""
+
+    id: str
+    command: str
+    started_at: datetime
+
+
+class Status(Outgoing):
+    """Everything the sidebar shows."""
+
+    server: str
+    user: str
+    lease: Lease | None = Field(None, description="This server's lease that has not ended, if any.")
+    kernels: list[KernelStatus]
+    commands: list[CommandStatus] = Field(default_factory=list)
+    pools: list[Pool] = Field(default_factory=list)
+    quotas: list[QuotaUse] = Field(default_factory=list)
+    policy: Policy | None = None
+    broker: Literal["ok", "unreachable"] = "ok"
+    snapshots_bytes: int = 0
+
+
+class PlacementRequest(Incoming):
+    """Move this kernel."""
+
+    placement: Placement
+    left: Literal["refuse", "accept"] = "refuse"
+    pool: Name | None = None
+
+
+class SnapshotRequest(Incoming):
+    """Save this kernel now, where it is."""
+
+    left: Literal["refuse", "accept"] = "accept"
+
+
+class SnapshotInfo(Outgoing):
+    """One saved state, as far as it can be told without loading it."""
+
+    id: str
+    notebook: str | None
+    kernel: str
+    created_at: datetime
+    reason: SnapshotReason
+    bytes: int
+    python: str = Field(description="Version of the Python that saved it, e.g. 3.11.7.")
+    complete: bool = Field(description="False: damaged or unfinished; it cannot be restored.")
+    problem: str | None = None
+    kept: int
+    left: int
+    verdicts: list[Verdict] = Field(default_factory=list)
+
+
+class SnapshotList(Outgoing):
+    snapshots: list[SnapshotInfo]
+
+
+class RestoreRequest(Incoming):
+    """Load a snapshot into this kernel: all of it, or the named variables."""
+
+    snapshot: SnapshotId
+    names: list[Annotated[str, StringConstraints(max_length=1000)]] | None = Field(None, max_length=100_000)
+
+
+class RestoreResult(Outgoing):
+    snapshot: str
+    verdicts: list[Verdict]
+
+
+class GpuOn(Incoming):
+    """Ask for a lease for this server without moving a kernel (``gpu on``)."""
+
+    pool: Name | None = None
+    gpus: int = 1
+
+
+SessionEventKind = Literal["status", "kernel", "usage"]
+"""status: data is a Status · kernel: data is a KernelStatus · usage: {lease, usage, idle_seconds}."""

@@ -1,0 +1,1 @@
+"""What runs beside the user: in the server and in the worker."""

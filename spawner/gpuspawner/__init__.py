@@ -1,0 +1,1 @@
+"""What the hub starts, and how: names, profiles, and the spawners."""
