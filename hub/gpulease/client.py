@@ -118,7 +118,7 @@ class BrokerClient:
         return UsageSeries.model_validate(await self._call("GET", f"/leases/{lease_id}/usage"))
 
     async def events(self, last_event_id: int | None = None) -> AsyncIterator[Event]:
-        """Follow one's own events. Ends with Unavailable when the stream breaks: call again with the last id."""
+        """Follow one's own events. Raises Unavailable when the stream breaks: call again with the last id."""
         headers = {} if last_event_id is None else {"Last-Event-ID": str(last_event_id)}
         decoder = Decoder()
         timeout = httpx.Timeout(10.0, read=KEEPALIVE_SECONDS * 3)

@@ -171,7 +171,7 @@ class Lease(Outgoing):
     warning: Warn | None = None
     ending: Ending | None = None
     usage: Usage | None = None
-    idle_seconds: float | None = Field(None, description="How long the GPUs have been silent. None: not known.")
+    idle_seconds: float | None = Field(None, description="Silence of the GPUs so far. None: not known.")
 
 
 class KernelReturn(Incoming):
