@@ -124,3 +124,73 @@ class Agent(Protocol):
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Send and wait. Raises AgentError, or TimeoutError."""
+
+
+class Endpoint(Protocol):
+    """The relay's side of one kernel: the address that clients know, pointing at one kernel process.
+
+    All calls come from the session's loop; the relay's own thread is its own business.
+    """
+
+    @property
+    def kernel_id(self) -> str: ...
+
+    @property
+    def running(self) -> RunningKernel | None:
+        """The process that answers now."""
+
+    @property
+    def in_flight(self) -> str | None:
+        """The code of the cell that runs now ("" for another request), or None."""
+
+    @property
+    def waits_for_input(self) -> bool:
+        """The running cell asked a question (``input()``) that nobody has answered yet."""
+
+    @property
+    def succeeded(self) -> int:
+        """How many cells the present process has finished with status ok."""
+
+    @property
+    def agent(self) -> Agent:
+        """The agent of the process that answers now. Its requests pass a hold."""
+
+    async def prove(self, candidate: RunningKernel, timeout_seconds: float) -> Agent:
+        """Connect to a process beside the present one; return its agent once reply *and* idle came.
+
+        Raises TimeoutError, Unavailable (it ended meanwhile).
+        """
+
+    async def discard(self, candidate: RunningKernel) -> None:
+        """Forget a candidate (its connections). Killing it is the caller's business."""
+
+    async def hold(self) -> None:
+        """Stop admitting shell requests. Control, stdin and heartbeat go on. Idempotent."""
+
+    async def drain(self, timeout_seconds: float | None = None) -> None:
+        """Wait until everything admitted has its reply and its idle. Raises TimeoutError."""
+
+    async def release(self) -> None:
+        """Admit again, in order. Idempotent."""
+
+    async def switch(self, candidate: RunningKernel) -> RunningKernel | None:
+        """Point at the proven candidate; return the process that answered until now. Does not release."""
+
+    async def fail_in_flight(self, ename: str, evalue: str) -> str | None:
+        """Answer what runs with an error (reply, error output, idle); returns its code, None: nothing ran."""
+
+    async def abort_held(self) -> int:
+        """Answer every waiting request ``aborted``; returns how many."""
+
+
+class WorkerLink(Protocol):
+    """The one connection to a lease's worker (`gpusession.worker.link`)."""
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def lost(self) -> asyncio.Future[str]:
+        """Done with the reason once the connection is gone for good."""
+
+    async def close(self) -> None: ...
