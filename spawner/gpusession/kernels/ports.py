@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from gpulease.session import Placement
 
@@ -194,3 +194,23 @@ class WorkerLink(Protocol):
         """Done with the reason once the connection is gone for good."""
 
     async def close(self) -> None: ...
+
+
+Cause = Literal["start", "restart", "crash"]
+"""Why a kernel process was started: a new kernel, the person's restart, or the old one died."""
+
+
+class KernelHost(Protocol):
+    """What the provisioner asks of the session (`gpusession.session`), on the session's loop."""
+
+    def place_for(self, kernel_id: str) -> Place:
+        """Where this kernel starts or restarts: where it is now; a new one on the server."""
+
+    def settling(self, kernel_id: str) -> bool:
+        """A move or a recovery is under way: whatever happened to the process, `poll` says alive."""
+
+    async def launched(self, endpoint: Endpoint, command: KernelCommand, cause: Cause) -> None:
+        """A process was started and answers. After a crash the last saved state is loaded here."""
+
+    async def closed(self, kernel_id: str) -> None:
+        """The kernel is shut down for good: ends its move and what is parked."""
