@@ -209,6 +209,9 @@ class KernelHost(Protocol):
     def settling(self, kernel_id: str) -> bool:
         """A move or a recovery is under way: whatever happened to the process, `poll` says alive."""
 
+    def stopping(self, kernel_id: str) -> None:
+        """The person shuts it down or restarts it: the coming end of its process is no crash."""
+
     async def launched(self, endpoint: Endpoint, command: KernelCommand, cause: Cause) -> None:
         """A process was started and answers. After a crash the last saved state is loaded here."""
 
