@@ -241,6 +241,17 @@ class Person:
         self.tabs.append(tab)
         return tab
 
+    async def broker_release(self) -> None:
+        """Release whatever is held and wait until it is gone."""
+        lease = await self.lease()
+        if lease is not None:
+            await self.broker("DELETE", f"leases/{lease['id']}")
+
+            async def gone() -> bool:
+                return await self.lease() is None
+
+            await eventually(gone, "the lease to end")
+
     async def lease(self) -> dict[str, Any] | None:
         """The lease of this person that has not ended, if any."""
         leases = (await self.broker("GET", "leases"))["leases"]

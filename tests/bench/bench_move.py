@@ -1,0 +1,115 @@
+"""The pause of a move as a person sees it, beside what the peers offer for the same move.
+
+The pause is the time from the last answered cell before the move to the first answered one after it,
+less what the user would not notice (the new kernel is prepared while he works): a cell is submitted
+every 20 ms throughout, and the longest gap between two answers is the pause.
+
+Peers' ways, on the same data, in the same run: restart the kernel and run all cells again; dill's
+``dump_module`` in the old process and ``load_module`` in a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.running import RunningHub
+
+from tests.bench.table import show, spread
+from tests.person import Person, Tab
+
+ROUNDS = 4
+CASES = {
+    "1 MB, numpy+pandas": (
+        "import numpy as np, pandas as pd\na = np.random.default_rng(1).random(100_000)\n"
+        "df = pd.DataFrame({'x': a[:1000]})"
+    ),
+    "100 MB array": "import numpy as np\na = np.random.default_rng(1).random(12_500_000)",
+    "1 GB array": "import numpy as np\na = np.random.default_rng(1).random(125_000_000)",
+    "trained forest": (
+        "from sklearn.datasets import load_digits\nfrom sklearn.ensemble import RandomForestClassifier\n"
+        "X, y = load_digits(return_X_y=True)\nm = RandomForestClassifier(300, random_state=0).fit(X, y)"
+    ),
+}
+
+
+async def pause_of_move(tab: Tab, target: str) -> float:
+    """The longest gap between answers while the kernel moves."""
+    answered: list[float] = []
+
+    async def knock() -> None:
+        while True:
+            await tab.run("0")
+            answered.append(time.monotonic())
+            await asyncio.sleep(0.02)
+
+    knocking = asyncio.create_task(knock())
+    await asyncio.sleep(0.3)
+    await tab.flip(target)
+    await asyncio.sleep(0.3)
+    knocking.cancel()
+    return max(b - a for a, b in itertools.pairwise(answered))
+
+
+async def moves(tab: Tab, setup: str) -> list[float]:
+    cell = await tab.run(setup)
+    assert cell.status == "ok", cell.text
+    return [await pause_of_move(tab, "worker" if n % 2 == 0 else "server") for n in range(ROUNDS)]
+
+
+def rerun(setup: str) -> float:
+    """Restart and run everything again: a new interpreter with the same cells."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import ipykernel.kernelapp\n" + setup], check=True)
+    return time.monotonic() - started
+
+
+def by_dill(setup: str, folder: Path) -> float:
+    """dump_module in the old process, load_module in a new one; the new one's start is counted, as there."""
+    saved = folder / "session.pkl"
+    clock = "print(time.monotonic() - t)"
+    dump = f"\nimport dill, time\nt = time.monotonic()\ndill.dump_module({str(saved)!r})\n{clock}"
+    out = subprocess.run([sys.executable, "-c", setup + dump], check=True, capture_output=True, text=True)
+    started = time.monotonic()
+    load = f"import ipykernel.kernelapp, dill\ndill.load_module({str(saved)!r})"
+    subprocess.run([sys.executable, "-c", load], check=True, capture_output=True)
+    saved.unlink()
+    return float(out.stdout) + time.monotonic() - started
+
+
+async def measure() -> None:
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, RunningHub(Path(folder) / "data", gpus="sim:1") as hub:
+        async with await Person.enrol(hub.url, hub.admin_token, "bench") as ann:
+            await ann.start_server()
+            for name, setup in CASES.items():
+                tab = await ann.open("bench.ipynb")
+                ours = await moves(tab, setup)
+                again = [rerun(setup) for _ in range(2)]
+                dill = [by_dill(setup, Path(folder)) for _ in range(2)]
+                mine = statistics.median(ours)
+                rows.append(
+                    [
+                        name,
+                        spread(ours),
+                        f"{spread(again)} ({statistics.median(again) / mine:.1f}×)",
+                        f"{spread(dill)} ({statistics.median(dill) / mine:.1f}×)",
+                    ]
+                )
+                await ann.api("DELETE", f"{ann.server_url}api/sessions/{tab.session}")
+            await ann.broker_release()
+            await ann.stop_server()
+    show(
+        ["variables", "pause of a gpuhub move", "restart and re-run all", "dill dump_module/load_module"],
+        rows,
+    )
+
+
+def main() -> None:
+    asyncio.run(measure())
