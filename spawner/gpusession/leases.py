@@ -247,6 +247,10 @@ class LeaseKeeper:
         self._changed = asyncio.Event()
         self._on_change()
 
+    async def changed(self) -> None:
+        """Wait for the next change of anything here."""
+        await self._changed.wait()
+
     # --- the link
 
     async def _give_key(self, lease_id: str) -> None:

@@ -37,6 +37,10 @@ STAYED = "The notebook goes on where it was; nothing was lost."
 T = TypeVar("T")
 
 
+class _OldDied(errors.Unavailable):
+    """What ran before is gone: there is nothing to go on with, others restore it."""
+
+
 @dataclass
 class Plan:
     """Everything that one move needs to know."""
@@ -45,10 +49,11 @@ class Plan:
     endpoint: Endpoint
     command: KernelCommand
     target: Placement
-    find_place: Callable[[Callable[[str], None]], Awaitable[Place]]
+    find_place: Callable[[Callable[[MoveStep, str], None]], Awaitable[Place]]
     """Returns where to start the kernel; may wait (for a GPU) and says for what."""
     snapshots: Path
-    meta: dict[str, Any]
+    meta: Callable[[], Awaitable[dict[str, Any]]]
+    """What the snapshot's manifest should know of the notebook, asked when it is saved."""
     reason: SnapshotReason = "move"
     carries_state: bool = True
     """False: another language; the kernel starts anew."""
@@ -102,7 +107,9 @@ class MoveRun:
         self.done = Done(switched=False)
         self._new: RunningKernel | None = None
         self._consent = plan.consent
+        self.called_off = False
         self._task: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._cancel_message = "Cancelled."
 
     # --- from outside
@@ -110,7 +117,7 @@ class MoveRun:
     async def run(self) -> Done:
         """Run to the end; never raises for what can go wrong with a move."""
         self._task = asyncio.create_task(self._steps(), name=f"move-{self._plan.id}")
-        watch = asyncio.create_task(self._interrupt_in_time())
+        self._watch = asyncio.create_task(self._interrupt_in_time())
         try:
             await asyncio.wait([self._task])
         except asyncio.CancelledError:
@@ -118,7 +125,8 @@ class MoveRun:
             await asyncio.wait([self._task])
             raise
         finally:
-            watch.cancel()
+            if self._watch is not None:
+                self._watch.cancel()
             await self._finish(self._task)
         return self.done
 
@@ -126,11 +134,28 @@ class MoveRun:
         """The person agrees that some variables stay behind."""
         self._consent = True
 
+    def hurry(self, interrupt_after_seconds: float) -> None:
+        """The lease is ending: take what can be saved, and do not wait for ever for a cell."""
+        self._consent = True
+        self._plan.interrupt_after_seconds = interrupt_after_seconds
+        self._note(asked=False)
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = asyncio.create_task(self._interrupt_in_time())
+
+    def skip(self, message: str) -> None:
+        """There is nothing to move any more."""
+        self._end("done", message)
+
+    def drop(self, message: str) -> None:
+        """It was called off before it began."""
+        self._end("cancelled", message)
+
     def cancel(self, message: str = "Cancelled.") -> bool:
         """Stop before the switch; False when it is too late."""
         if not self.move.can_cancel or self.move.ended_at is not None:
             return False
-        self._cancel_message = message
+        self._cancel_message, self.called_off = message, True
         if self._task is not None:
             self._task.cancel()
         return True
@@ -146,7 +171,7 @@ class MoveRun:
                 code=errors.LeftNeedsConsent.code,
                 verdicts=[_everything(plan.command.language)],
             )
-        place = await plan.find_place(self._say_waiting)
+        place = await plan.find_place(self._say)
         old = endpoint.running
         if old is None:
             raise errors.Conflict("The notebook's kernel is not running.")
@@ -187,22 +212,17 @@ class MoveRun:
         self._need_consent(verdicts)
 
     def _need_consent(self, verdicts: list[Verdict]) -> None:
-        left = [verdict for verdict in verdicts if verdict.verdict == "left"]
+        left = any(verdict.verdict == "left" for verdict in verdicts)
         if left and self._plan.asked and not self._consent:
-            count = len(verdicts)
-            stays = "1 variable stays" if len(left) == 1 else f"{len(left)} variables stay"
-            raise _Stop(
-                "refused",
-                f"{stays} behind, of {count}. Nothing was moved.",
-                code=errors.LeftNeedsConsent.code,
-                verdicts=verdicts,
-            )
+            code = errors.LeftNeedsConsent.code
+            raise _Stop("refused", _would_stay(verdicts), code=code, verdicts=verdicts)
 
     async def _carry(self, agent: Agent, fresh: Agent, old: RunningKernel, new: RunningKernel) -> None:
         plan = self._plan
         accept = "all" if self._consent or not plan.asked else "none"
         self._say("saving", "Saving the variables.", bytes_done=0)
-        body = {"folder": str(plan.snapshots), "meta": {**plan.meta, "reason": plan.reason}, "accept": accept}
+        meta = {**await plan.meta(), "reason": plan.reason}
+        body = {"folder": str(plan.snapshots), "meta": meta, "accept": accept}
         saved = await self._alive(agent.request("save", body, progress=self._progress("Saving")), old, new)
         verdicts = _verdicts(saved)
         self.done.snapshot, self.done.bytes = str(saved["snapshot"]), int(saved["bytes"])
@@ -239,19 +259,20 @@ class MoveRun:
                 await running.signal(signal.SIGINT)
             await asyncio.sleep(INTERRUPT_AGAIN_SECONDS if code is not None else 0.2)
 
-    async def _alive(self, work: Awaitable[T], old: RunningKernel, new: RunningKernel) -> T:
-        """Await ``work``, but not beyond the life of either process."""
+    async def _alive(self, work: Awaitable[T], *processes: RunningKernel) -> T:
+        """Await ``work``, but not beyond the life of any of the processes."""
         task = asyncio.ensure_future(work)
         try:
-            await asyncio.wait({task, old.exited, new.exited}, return_when=asyncio.FIRST_COMPLETED)
+            ends = {process.exited for process in processes}
+            await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
         finally:
             if not task.done():
                 task.cancel()
-        if new.exited.done():
+        if self._new is not None and self._new.exited.done():
             raise errors.Unavailable(f"The kernel that was started on {self._plan.where} has ended.")
-        raise errors.Unavailable("The notebook's kernel ended during the move.")
+        raise _OldDied("The notebook's kernel ended during the move.")
 
     # --- the end
 
@@ -267,13 +288,12 @@ class MoveRun:
             self._end("cancelled", self._cancel_message)
         elif isinstance(error, _Stop):
             self._end(error.step, error.message, error.code, error.verdicts)
+        elif isinstance(error, _OldDied):
+            self._end("failed", error.message, error.code)
         elif isinstance(error, AgentError):
             verdicts = _verdicts(error.details)
             if error.code == errors.LeftNeedsConsent.code:
-                left = sum(verdict.verdict == "left" for verdict in verdicts)
-                stays = "1 variable stays" if left == 1 else f"{left} variables stay"
-                text = f"{stays} behind, of {len(verdicts)}. Nothing was moved."
-                self._end("refused", text, error.code, verdicts)
+                self._end("refused", _would_stay(verdicts), error.code, verdicts)
             else:
                 self._end("failed", f"{_sentence(error.message)} {STAYED}", error.code)
         elif isinstance(error, errors.GpuhubError):
@@ -299,9 +319,6 @@ class MoveRun:
                     await new.kill()
 
     # --- saying
-
-    def _say_waiting(self, message: str) -> None:
-        self._say("waiting", message)
 
     def _say_holding(self) -> None:
         text = "Waiting for the running cell."
@@ -345,6 +362,12 @@ def size_text(count: int) -> str:
 def _sentence(text: str) -> str:
     text = text.strip()
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _would_stay(verdicts: list[Verdict]) -> str:
+    left = sum(verdict.verdict == "left" for verdict in verdicts)
+    stays = "1 variable would stay" if left == 1 else f"{left} variables would stay"
+    return f"{stays} behind, of {len(verdicts)}. Nothing was moved."
 
 
 def _verdicts(body: dict[str, Any]) -> list[Verdict]:

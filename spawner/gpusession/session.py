@@ -1,0 +1,575 @@
+"""Everything of one server's session, on one event loop in one thread.
+
+Exists so that a blocked Jupyter server never blocks a move, and a move never blocks the Jupyter
+server: `Session.call` is the only bridge. Joins the lease keeper, the kernels, the places where
+kernels run, recovery and endings, and tells subscribers what changed. Promises: what `status`
+shows is what is; every public coroutine raises only errors of `gpulease.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from gpulease import errors
+from gpulease.models import Acknowledge, KernelReturn, Lease, UsageSeries
+from gpulease.session import (
+    CommandStatus,
+    KernelStatus,
+    MoveStep,
+    RestoreResult,
+    SnapshotInfo,
+    Status,
+)
+from gpulease.states import LeaseState
+from gpusession.ending import Ending
+from gpusession.kernel import Kernel
+from gpusession.kernels.move import Done
+from gpusession.kernels.ports import (
+    LINK_LOST,
+    Cause,
+    Endpoint,
+    KernelCommand,
+    Place,
+    RunningKernel,
+)
+from gpusession.leases import Broker, Connect, KeyPair, LeaseKeeper
+from gpusession.notices import WHY
+from gpusession.offers import Offers
+from gpusession.restoring import Recovery
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FENCE_MARGIN_SECONDS = 5.0
+LINK_NEWS_SECONDS = 1.0
+"""A kernel's end on the worker may be the worker's end: wait this long for the news of its link."""
+STOP_PATIENCE_SHARE = 0.15
+"""The share of the time for stopping during which a running cell may still finish."""
+FLUSH_SECONDS = 0.05
+"""Changes within this time go out as one event."""
+
+
+class Store(Protocol):
+    """The snapshots on the person's own storage (`gpusession.state.store`)."""
+
+    folder: Path
+
+    def list(self) -> list[SnapshotInfo]:
+        """Newest first; damaged ones with ``complete`` False. Reads files: call it off the loop."""
+
+    def delete(self, snapshot_id: str) -> None:
+        """Raises NotFound."""
+
+
+@dataclass
+class Parts:
+    """What a session is put together from; tests put in others."""
+
+    server: str
+    user: str
+    broker: Broker | None
+    store: Store
+    server_place: Place
+    connect: Connect
+    make_key: Callable[[], KeyPair]
+    notebook_of: Callable[[str], Awaitable[str | None]]
+    """The path of a kernel's notebook, relative to the server's root; called on the session's loop."""
+    now: Callable[[], datetime]
+    make_id: Callable[[], str]
+    fence_seconds: float = 60.0
+
+
+class Session:
+    """See the module. `start` before anything else; `KernelHost` for the provisioner."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.snapshots = parts.store.folder
+        self.kernels: dict[str, Kernel] = {}
+        self.commands: dict[str, CommandStatus] = {}
+        self.last_activity = parts.now()
+        self._offers = Offers(self.snapshots)
+        self._stopping: set[str] = set()
+        self._for_flips: set[str] = set()
+        """Leases that a flip asked for: they go back when no kernel needs them any more."""
+        self._closing = False
+        self._snapshots_bytes = 0
+        self._subscribers: set[Callable[[str, str, str], None]] = set()
+        self._dirty: set[str] = set()
+        self._flushing = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    # --- the thread and the bridge
+
+    def start(self) -> None:
+        """Start the thread; returns once its loop runs."""
+        ready = threading.Event()
+
+        def main() -> None:
+            with asyncio.Runner() as runner:
+                self._loop = runner.get_loop()
+                runner.run(self._main(ready))
+
+        self._thread = threading.Thread(target=main, name="gpuhub-session", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    async def _main(self, ready: threading.Event) -> None:
+        self._over = asyncio.Event()
+        self._build()
+        ready.set()
+        self.spawn(self.keeper.run(), "follow")
+        self.spawn(self._measure(), "measure")
+        await self._over.wait()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.keeper.close()
+
+    def _build(self) -> None:
+        parts = self._parts
+        self.keeper = LeaseKeeper(
+            parts.broker,
+            parts.server,
+            make_key=parts.make_key,
+            connect=parts.connect,
+            make_id=parts.make_id,
+            on_change=lambda: self._touch(""),
+            on_usage=lambda data: self._publish("usage", "", data),
+            on_ending=lambda lease: self.spawn(self._ending.run(lease), "ending"),
+            on_ended=self._lease_ended,
+        )
+        self._ending = Ending(lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now)
+        self._recovery = Recovery(self, self.server_place, self._fenced, parts.now, parts.make_id)
+
+    async def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the session's loop and await it from another loop."""
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            raise errors.Unavailable("The session of this server is not running.")
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Start something on the session's loop (from it) whose failure is logged."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("unexpected failure in %s", task.get_name(), exc_info=task.exception())
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the thread. Kernels are not ended by this."""
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join(timeout_seconds)
+
+    # --- what kernels need (kernel.Surroundings)
+
+    def now(self) -> datetime:
+        return self._parts.now()
+
+    def make_id(self) -> str:
+        return self._parts.make_id()
+
+    def server_place(self) -> Place:
+        return self._parts.server_place
+
+    async def notebook_of(self, kernel_id: str) -> str | None:
+        return await self._parts.notebook_of(kernel_id)
+
+    def lease_id(self) -> str | None:
+        return self.keeper.lease.id if self.keeper.lease else None
+
+    async def worker_place(self, pool: str | None, say: Callable[[MoveStep, str], None]) -> Place:
+        """Wait for a lease and its link. Raises LimitReached, LeaseOver, LinkLost …"""
+
+        def heard(lease: Lease | None) -> None:
+            say(*_waiting_for(lease))
+
+        had = self.keeper.lease is not None and self.keeper.lease.state is not LeaseState.ENDING
+        lease = await self.keeper.want(pool, say=heard)
+        if not had:
+            self._for_flips.add(lease.id)
+        return (await self.keeper.linked(heard)).place
+
+    def changed(self, kernel: Kernel) -> None:
+        self._touch(kernel.id)
+
+    def moved(self, kernel: Kernel, done: Done, asked: bool) -> None:
+        if done.switched:
+            self.spawn(self._measure(), "measure")
+        if asked:
+            self.release_if_unused()
+
+    def process_ended(self, kernel: Kernel, process: RunningKernel, status: int) -> None:
+        if self._closing or kernel.id in self._stopping or kernel.id not in self.kernels:
+            return
+        kernel.recovering = True
+        self.spawn(self._process_ended(kernel, process, status), "recovery")
+
+    async def _process_ended(self, kernel: Kernel, process: RunningKernel, status: int) -> None:
+        log.warning("kernel %s ended with status %d on the %s", kernel.id, status, process.placement)
+        link = self.keeper.link
+        if status != LINK_LOST and process.placement == "worker" and link is not None:
+            await asyncio.wait([link.lost], timeout=LINK_NEWS_SECONDS)
+        gone = process.placement == "worker" and (link is None or link.lost.done())
+        if status == LINK_LOST or gone:
+            await self._recovery.worker_lost(kernel, self._loss_text())
+            self._touch(kernel.id)
+            return
+        parked = kernel.take_parked() if not kernel.endpoint.succeeded else None
+        if parked is not None:
+            await self._recovery.back_to_parked(kernel, parked)
+            return
+        kernel.recovering = False  # Jupyter's restarter takes over: it asks place_for and tells launched
+        await kernel.endpoint.fail_in_flight("KernelDied", "The notebook's kernel ended unexpectedly.")
+        await kernel.endpoint.abort_held()
+
+    def _loss_text(self) -> str:
+        lease = self.keeper.lease
+        if lease is not None and lease.state is LeaseState.ENDING and lease.reason is not None:
+            return f"The GPU was taken back before this notebook could be moved, because {WHY[lease.reason]}."
+        return "The GPU was lost: its worker ended or cannot be reached."
+
+    async def _fenced(self) -> None:
+        """Wait until nothing of ours can run on a lost worker: the broker saw its end, or time passed."""
+        lease, loop = self.keeper.lease, asyncio.get_running_loop()
+        until = loop.time() + self._parts.fence_seconds + FENCE_MARGIN_SECONDS
+        while lease is not None and self.keeper.lease is not None and self.keeper.lease.id == lease.id:
+            if (left := until - loop.time()) <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.keeper.changed(), left)
+
+    # --- what the provisioner needs (kernels.ports.KernelHost)
+
+    def place_for(self, kernel_id: str) -> Place:
+        kernel = self.kernels.get(kernel_id)
+        if kernel is not None and kernel.placement == "worker" and self.keeper.link is not None:
+            return self.keeper.link.place
+        return self._parts.server_place
+
+    def settling(self, kernel_id: str) -> bool:
+        kernel = self.kernels.get(kernel_id)
+        return kernel is not None and (kernel.recovering or kernel.turn.locked())
+
+    def stopping(self, kernel_id: str) -> None:
+        self._stopping.add(kernel_id)
+
+    async def launched(self, endpoint: Endpoint, command: KernelCommand, cause: Cause) -> None:
+        kernel_id = command.kernel_id
+        self._stopping.discard(kernel_id)
+        kernel = self.kernels.get(kernel_id)
+        if kernel is None:
+            name = str(command.env.get("GPUHUB_KERNEL_NAME", "")) or command.language
+            kernel = self.kernels[kernel_id] = Kernel(self, endpoint, command, name, None)
+            self.spawn(self._offer(kernel), "offer")
+        kernel.endpoint, kernel.command = endpoint, command
+        kernel.watch()
+        if cause == "crash":
+            await self._recovery.after_crash(kernel)
+        else:
+            kernel.life_began = self.now()
+            kernel.last_verdict = []
+        self._touch(kernel_id)
+
+    async def closed(self, kernel_id: str) -> None:
+        kernel = self.kernels.get(kernel_id)
+        if kernel is None:
+            return
+        self._stopping.add(kernel_id)
+        await kernel.close()
+        del self.kernels[kernel_id]
+        self._stopping.discard(kernel_id)
+        if not self._closing:
+            own = [one.id for one in await self.list_snapshots() if one.kernel == kernel_id]
+            self._offers.settle(own)
+            self.release_if_unused()
+        self._touch("")
+
+    # --- the lease
+
+    def release_if_unused(self) -> None:
+        """Give back a lease that a flip asked for, once no kernel is on it or on its way to it."""
+        lease = self.keeper.lease
+        if lease is None or lease.id not in self._for_flips or lease.state is LeaseState.ENDING:
+            return
+        if self.commands or any(kernel.wants_worker for kernel in self.kernels.values()):
+            return
+        self.spawn(self._release(lease.id), "release")
+
+    async def _release(self, lease_id: str) -> None:
+        for attempt in range(5):
+            if self.lease_id() != lease_id or any(kernel.wants_worker for kernel in self.kernels.values()):
+                return
+            try:
+                await self.keeper.release()
+                return
+            except errors.Unavailable:
+                await asyncio.sleep(1.0 + attempt)
+            except errors.GpuhubError as error:
+                log.info("the lease was not released: %s", error.message)
+                return
+
+    def _lease_ended(self, lease: Lease) -> None:
+        self._for_flips.discard(lease.id)
+
+    async def gpu_on(self, pool: str | None, gpus: int = 1) -> Lease:
+        """Ask for a lease without moving a kernel; it stays until it is released or taken."""
+        lease = await self.keeper.want(pool, gpus)
+        self._for_flips.discard(lease.id)
+        return lease
+
+    async def keep(self) -> Lease:
+        return await self.keeper.keep()
+
+    async def release(self) -> Lease:
+        return await self.keeper.release()
+
+    async def usage(self) -> UsageSeries:
+        return await self.keeper.usage()
+
+    # --- kernels, for people
+
+    def kernel(self, kernel_id: str) -> Kernel:
+        """Raises NotFound."""
+        try:
+            return self.kernels[kernel_id]
+        except KeyError:
+            raise errors.NotFound("This server has no such notebook kernel.") from None
+
+    async def kernel_status(self, kernel_id: str) -> KernelStatus:
+        kernel = self.kernel(kernel_id)
+        await kernel.find_notebook()
+        return kernel.status()
+
+    async def ask(
+        self, kernel_id: str, placement: Any, *, consent: bool = False, pool: str | None = None
+    ) -> KernelStatus:
+        """Wish a kernel elsewhere; returns at once. Raises NotFound, MoveInProgress."""
+        kernel = self.kernel(kernel_id)
+        if placement == "worker" and self._parts.broker is None:
+            raise errors.Unavailable(
+                "This server is not connected to a GPU service.", hint="Start it through the hub."
+            )
+        if kernel.recovering:
+            raise errors.MoveInProgress("This notebook is being restored.")
+        self.last_activity = self.now()
+        kernel.ask(placement, consent=consent, pool=pool)
+        return kernel.status()
+
+    async def cancel(self, kernel_id: str) -> KernelStatus:
+        kernel = self.kernel(kernel_id)
+        kernel.cancel()
+        self.release_if_unused()
+        return kernel.status()
+
+    async def dismiss(self, kernel_id: str, notice_id: str) -> KernelStatus:
+        kernel = self.kernel(kernel_id)
+        offered = [
+            one.snapshot
+            for one in kernel.notices.list()
+            if one.id == notice_id and one.kind == "restore-offer"
+        ]
+        kernel.notices.dismiss(notice_id)
+        self._offers.settle(one for one in offered if one)
+        self._touch(kernel_id)
+        return kernel.status()
+
+    # --- snapshots
+
+    async def list_snapshots(self) -> list[SnapshotInfo]:
+        return await asyncio.to_thread(self._parts.store.list)
+
+    async def of_kernel(self, kernel_id: str, since: datetime) -> list[SnapshotInfo]:
+        found = [
+            one
+            for one in await self.list_snapshots()
+            if one.kernel == kernel_id and one.complete and one.created_at >= since
+        ]
+        return sorted(found, key=lambda one: one.created_at, reverse=True)
+
+    async def snapshot(self, snapshot_id: str) -> SnapshotInfo:
+        """Raises NotFound."""
+        for one in await self.list_snapshots():
+            if one.id == snapshot_id:
+                return one
+        raise errors.NotFound("This saved state is not there any more.")
+
+    async def save(self, kernel_id: str, *, consent: bool = True) -> SnapshotInfo:
+        saved = await self.kernel(kernel_id).save("manual", "all" if consent else "none")
+        await self._measure()
+        return await self.snapshot(str(saved["snapshot"]))
+
+    async def restore(self, kernel_id: str, snapshot_id: str, names: list[str] | None) -> RestoreResult:
+        kernel = self.kernel(kernel_id)
+        info = await self.snapshot(snapshot_id)
+        if not info.complete:
+            raise errors.SnapshotUnusable(info.problem or "This saved state is damaged or unfinished.")
+        result = await kernel.restore(snapshot_id, names)
+        self._offers.settle([snapshot_id], [one.id for one in await self.list_snapshots()])
+        return result
+
+    async def delete_snapshot(self, snapshot_id: str) -> None:
+        await asyncio.to_thread(self._parts.store.delete, snapshot_id)
+        await self._measure()
+
+    async def _measure(self) -> None:
+        self._snapshots_bytes = sum(one.bytes for one in await self.list_snapshots())
+        self._touch("")
+
+    async def _offer(self, kernel: Kernel) -> None:
+        """Look for a saved state that a fresh kernel of this notebook should offer."""
+        if not kernel.carries_state:
+            return
+        notebook = None
+        for wait_seconds in (0.0, 0.2, 0.5, 1.0, 2.0):
+            # Jupyter ties a kernel to its notebook only after the kernel has started.
+            await asyncio.sleep(wait_seconds)
+            notebook = await kernel.find_notebook()
+            if notebook:
+                break
+        if notebook:
+            found = self._offers.newest(await self.list_snapshots(), notebook, self.kernels)
+            if found is not None:
+                kernel.notices.offer(found)
+                self._touch(kernel.id)
+
+    # --- everything at once
+
+    async def status(self) -> Status:
+        keeper = self.keeper
+        return Status(
+            server=self._parts.server,
+            user=keeper.user or self._parts.user,
+            lease=keeper.lease,
+            kernels=[kernel.status() for kernel in self.kernels.values()],
+            commands=list(self.commands.values()),
+            pools=keeper.pools,
+            quotas=keeper.quotas,
+            policy=keeper.policy,
+            broker=keeper.state,
+            snapshots_bytes=self._snapshots_bytes,
+        )
+
+    def subscribe(self, put: Callable[[str, str, str], None]) -> Callable[[], None]:
+        """``put(kind, key, json)`` is called on the session's thread at each change; returns the way out.
+
+        A later event with the same kind and key replaces an earlier one that was not read yet.
+        """
+        self._subscribers.add(put)
+        return lambda: self._subscribers.discard(put)
+
+    def _touch(self, kernel_id: str) -> None:
+        self._dirty.add(kernel_id)
+        if not self._flushing and self._loop is not None and not self._loop.is_closed():
+            self._flushing = True
+            self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        dirty, self._dirty = self._dirty, set()
+        if not self._subscribers:
+            return
+        for kernel_id in dirty - {""}:
+            kernel = self.kernels.get(kernel_id)
+            if kernel is not None:
+                self._publish("kernel", kernel_id, kernel.status())
+        self.spawn(self._publish_status(), "status")
+
+    async def _publish_status(self) -> None:
+        self._publish("status", "", await self.status())
+
+    def _publish(self, kind: str, key: str, data: Any) -> None:
+        text = json.dumps(data) if isinstance(data, dict) else data.model_dump_json()
+        for put in list(self._subscribers):
+            put(kind, key, text)
+
+    # --- the end of the server
+
+    async def save_everything(self, within_seconds: float) -> list[KernelReturn]:
+        """The server stops: save every kernel with variables where it is, then tell the broker.
+
+        Never raises for what can go wrong with one kernel; the others are saved all the same.
+        """
+        self._closing = True
+        lease_id = self.lease_id()
+        returns = await asyncio.gather(
+            *(self._save_last(kernel, within_seconds) for kernel in list(self.kernels.values()))
+        )
+        done = [one for one in returns if one is not None]
+        if lease_id is not None:
+            with contextlib.suppress(TimeoutError):
+                word = Acknowledge(kernels=done, reason="server-stopped")
+                await asyncio.wait_for(self.keeper.acknowledge(lease_id, word), 5.0)
+        return done
+
+    async def _save_last(self, kernel: Kernel, within_seconds: float) -> KernelReturn | None:
+        running = kernel.endpoint.running
+        if not kernel.carries_state or running is None or running.exited.done():
+            return None
+        outcome, saved = "lost", {}
+        with contextlib.suppress(errors.GpuhubError):
+            kernel.cancel()
+        try:
+            async with asyncio.timeout(within_seconds):
+                await kernel.settled()
+                await kernel.endpoint.hold()
+                await self._drain_for_stop(kernel, within_seconds * STOP_PATIENCE_SHARE)
+                saved = await kernel.save("server-stop")
+                outcome = "saved"
+        except (errors.GpuhubError, TimeoutError) as error:
+            log.warning("kernel %s could not be saved before the stop: %s", kernel.id, error)
+        verdicts = saved.get("verdicts", [])
+        return KernelReturn.model_validate(
+            {
+                "kernel": kernel.id,
+                "notebook": kernel.notebook or "",
+                "outcome": outcome,
+                "bytes": saved.get("bytes", 0),
+                "kept": sum(one["verdict"] != "left" for one in verdicts),
+                "left": sum(one["verdict"] == "left" for one in verdicts),
+            }
+        )
+
+    async def _drain_for_stop(self, kernel: Kernel, patience_seconds: float) -> None:
+        while True:
+            try:
+                await kernel.endpoint.drain(timeout_seconds=patience_seconds)
+                return
+            except TimeoutError:
+                running = kernel.endpoint.running
+                if running is None or running.exited.done():
+                    return
+                log.info("kernel %s: its cell is interrupted, the server stops", kernel.id)
+                await running.signal(signal.SIGINT)
+                patience_seconds = 5.0
+
+
+def _waiting_for(lease: Lease | None) -> tuple[MoveStep, str]:
+    if lease is None:
+        return "waiting", "The GPU service does not answer at the moment; asking again."
+    if lease.state is LeaseState.QUEUED:
+        said = lease.position.message if lease.position else lease.message
+        return "waiting", said or "Waiting for a GPU."
+    if lease.state is LeaseState.ENDING:
+        return "waiting", "Waiting until the GPU of before has been released."
+    return "starting", "Getting your GPU ready."
