@@ -23,6 +23,9 @@ MAX_GRACE_SECONDS = 24 * 3600.0
 
 MARKER = "GPUHUB_UNIT"
 """The environment variable that names the unit in each of its processes. Only the launcher sets it."""
+RUN_MARKER = "GPUHUB_UNIT_RUN"
+"""Beside it, a random word of this very start: a gpuhub that is run inside another gpuhub's unit may
+use the same unit names, and must not take the outer one's processes for its own."""
 
 UnitId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$")]
 DeviceId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$")]
@@ -65,12 +68,15 @@ class UnitOrder(Strict):
         default_factory=dict, max_length=16, repr=False, description="Written 0600 into the unit's folder."
     )
     grace_seconds: GraceSeconds = Field(60.0, description="Used where a stop names none of its own.")
+    label: Annotated[str, StringConstraints(max_length=256, pattern=r"^[\x20-\x7e]*$")] = Field(
+        "", description="The caller's own note (a lease id); comes back with every sight of the unit."
+    )
 
     @field_validator("env")
     @classmethod
     def _bounded(cls, env: dict[str, str]) -> dict[str, str]:
-        if MARKER in env:
-            raise ValueError(f"{MARKER} is set by the launcher alone")
+        if MARKER in env or RUN_MARKER in env:
+            raise ValueError(f"{MARKER} and {RUN_MARKER} are set by the launcher alone")
         total = sum(len(name) + len(value.encode("utf-8", "surrogatepass")) for name, value in env.items())
         if total > MAX_ENV_TOTAL_BYTES:
             raise ValueError(f"the environment has {total} bytes, {MAX_ENV_TOTAL_BYTES} are allowed")
@@ -109,6 +115,7 @@ class UnitSeen(Out):
     message: str = Field("", description="Why it could not start, one sentence.")
     started_at: float = Field(description="UNIX seconds.")
     folder: str
+    label: str = ""
     prefix: str = ""
     account: Account | None = None
     ready: dict[str, Any] | None = Field(None, description="ready.json of its folder: a hint by its user.")
