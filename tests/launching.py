@@ -136,11 +136,14 @@ class RunningLauncher:
         path = self.folder / "settings.json"
         path.write_text(json.dumps(self.settings))
         path.chmod(0o600)
-        with open(self.folder / "launcher.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gpuspawner.launcher", "--settings", str(path)], stderr=log
-            )
+        self.process = self._open(path)
         await until(self.answers, "the launcher answers")
+
+    def _open(self, settings: Path) -> subprocess.Popen[bytes]:
+        with open(self.folder / "launcher.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "gpuspawner.launcher", "--settings", str(settings)], stderr=log
+            )
 
     async def answers(self) -> bool:
         assert self.process is not None

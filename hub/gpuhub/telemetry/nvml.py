@@ -1,0 +1,217 @@
+"""NVIDIA's management library, met on its own terms: it may be missing, half there, or break later.
+
+The library is loaded on first use, never at import; "no driver" is a value (`Nvml.problem`), not an
+exception; and each question to each device stands alone, so that one broken GPU hides no other.
+Calls can block in the driver for seconds: only threads call them (`NvmlTelemetry`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gpuhub.telemetry.base import ProcessSample, Sample
+from gpuhub.telemetry.inventory import Gpu
+
+SHARED_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset")
+"""Device nodes that every CUDA process needs beside its GPU's own."""
+
+REOPEN_SECONDS = 30.0
+"""A driver that was not there is asked for again after this time (it may have been installed)."""
+
+
+def _load() -> Any:
+    return importlib.import_module("pynvml")
+
+
+class Nvml:
+    """The library, opened when it can be. ``load`` returns the module (or what stands for it)."""
+
+    def __init__(
+        self, load: Callable[[], Any] = _load, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._load = load
+        self._clock = clock
+        self._library: Any = None
+        self._tried_at: float | None = None
+        self._lock = threading.Lock()
+        self._seen_until: dict[str, int] = {}
+        self.problem: str | None = "The NVIDIA driver has not been asked yet."
+
+    def open(self) -> bool:
+        """Return whether the driver answers; else `problem` says why, for an operator."""
+        with self._lock:
+            if self._library is not None:
+                return True
+            now = self._clock()
+            if self._tried_at is not None and now - self._tried_at < REOPEN_SECONDS:
+                return False
+            self._tried_at = now
+            try:
+                library = self._load()
+            except ImportError:
+                self.problem = "The Python package nvidia-ml-py is not installed."
+                return False
+            try:
+                library.nvmlInit()
+            except library.NVMLError as error:
+                self.problem = f"No NVIDIA driver answers ({error})."
+                return False
+            self._library = library
+            self.problem = None
+            return True
+
+    def close(self) -> None:
+        with self._lock:
+            if self._library is not None:
+                self._ask(self._library.nvmlShutdown, default=None)
+                self._library = None
+                self._tried_at = None
+
+    def driver(self) -> str | None:
+        """Return the driver's version."""
+        return (
+            _text(self._ask(self._library.nvmlSystemGetDriverVersion, default=None)) if self.open() else None
+        )
+
+    def inventory(self) -> tuple[Gpu, ...]:
+        """Return the GPUs that answer now."""
+        if not self.open():
+            return ()
+        found = []
+        for index, handle in self._handles():
+            library = self._library
+            uuid = _text(self._ask(library.nvmlDeviceGetUUID, handle, default=None))
+            memory = self._ask(library.nvmlDeviceGetMemoryInfo, handle, default=None)
+            if not uuid or memory is None:
+                continue
+            name = _text(self._ask(library.nvmlDeviceGetName, handle, default=None)) or "NVIDIA GPU"
+            minor = self._ask(library.nvmlDeviceGetMinorNumber, handle, default=None)
+            files = () if minor is None else (f"/dev/nvidia{minor}",)
+            found.append(Gpu(uuid, index, name, int(memory.total), simulated=False, files=files))
+        return tuple(found)
+
+    def sample(self, at: float) -> tuple[Sample, ...]:
+        """Look at every GPU that answers."""
+        if not self.open():
+            return ()
+        found = []
+        for _, handle in self._handles():
+            library = self._library
+            uuid = _text(self._ask(library.nvmlDeviceGetUUID, handle, default=None))
+            memory = self._ask(library.nvmlDeviceGetMemoryInfo, handle, default=None)
+            utilisation = self._utilisation(uuid, handle) if uuid else None
+            if not uuid or memory is None or utilisation is None:
+                continue  # nothing is known of it now: no sample, and so nobody is reclaimed
+            found.append(
+                Sample(
+                    device_id=uuid,
+                    at=at,
+                    utilisation_percent=utilisation,
+                    memory_bytes=int(memory.used),
+                    memory_total_bytes=int(memory.total),
+                    processes=self._processes(handle),
+                )
+            )
+        return tuple(found)
+
+    def _handles(self) -> list[tuple[int, Any]]:
+        count = self._ask(self._library.nvmlDeviceGetCount, default=None)
+        if count is None:
+            # The driver went away under us (an update): ask for it anew next time.
+            self._library = None
+            self._tried_at = self._clock()
+            self.problem = "The NVIDIA driver no longer answers."
+            return []
+        handles = (
+            (index, self._ask(self._library.nvmlDeviceGetHandleByIndex, index, default=None))
+            for index in range(int(count))
+        )
+        return [(index, handle) for index, handle in handles if handle is not None]
+
+    def _utilisation(self, uuid: str, handle: Any) -> float | None:
+        """Return the mean since the last look; never 0 when the GPU was used at any moment of it.
+
+        The plain rate covers a fraction of a second: a short kernel between two looks would be
+        missed, and a GPU that works called idle.
+        """
+        library = self._library
+        rates = self._ask(library.nvmlDeviceGetUtilizationRates, handle, default=None)
+        now = None if rates is None else float(rates.gpu)
+        buffer = self._ask(
+            library.nvmlDeviceGetSamples,
+            handle,
+            library.NVML_GPU_UTILIZATION_SAMPLES,
+            self._seen_until.get(uuid, 0),
+            default=None,
+        )
+        samples = (
+            [] if buffer is None else [s for s in buffer[1] if s.timeStamp > self._seen_until.get(uuid, 0)]
+        )
+        if not samples:
+            return now
+        first_look = uuid not in self._seen_until
+        self._seen_until[uuid] = max(sample.timeStamp for sample in samples)
+        if first_look and now is not None:
+            return now  # the buffer reaches back before anybody asked
+        values = [float(sample.sampleValue.uiVal) for sample in samples]
+        mean = sum(values) / len(values)
+        busy = max([*values, now or 0.0]) > 0
+        return min(100.0, max(mean, 1.0) if busy else 0.0)
+
+    def _processes(self, handle: Any) -> tuple[ProcessSample, ...]:
+        library = self._library
+        found: dict[int, int] = {}
+        for question in (
+            library.nvmlDeviceGetComputeRunningProcesses,
+            library.nvmlDeviceGetGraphicsRunningProcesses,
+        ):
+            for process in self._ask(question, handle, default=None) or ():
+                # None: the driver does not tell (some virtual machines, another account's process).
+                memory = int(process.usedGpuMemory or 0)
+                found[int(process.pid)] = max(found.get(int(process.pid), 0), memory)
+        return tuple(ProcessSample(pid, _name(pid), memory) for pid, memory in sorted(found.items()))
+
+    def _ask(self, question: Callable[..., Any], *arguments: Any, default: Any) -> Any:
+        try:
+            return question(*arguments)
+        except self._library.NVMLError:
+            return default
+
+
+class NvmlTelemetry:
+    """The telemetry port on NVML. A driver call that hangs costs a sample, never the loop."""
+
+    def __init__(
+        self, nvml: Nvml, *, clock: Callable[[], float] = time.time, answer_seconds: float = 5.0
+    ) -> None:
+        self._nvml = nvml
+        self._clock = clock
+        self._answer_seconds = answer_seconds
+        self._asking: asyncio.Future[tuple[Sample, ...]] | None = None
+
+    async def sample(self) -> Sequence[Sample]:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(asyncio.to_thread(self._nvml.sample, self._clock()))
+        done, _ = await asyncio.wait({self._asking}, timeout=self._answer_seconds)
+        if not done or self._asking.cancelled() or self._asking.exception() is not None:
+            return ()
+        return self._asking.result()
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value is None else str(value)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() or str(pid)
+    except OSError:
+        return str(pid)
