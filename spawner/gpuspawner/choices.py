@@ -1,0 +1,109 @@
+"""What the choice page offers on one machine: a profile per environment, an editor option in each.
+
+The same list judges the API. Pure but for reading the environments file and the prefixes' metadata.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpuspawner import environments
+from gpuspawner.environments import Environment
+from gpuspawner.profiles import Profile, default_profile
+
+
+@dataclass(frozen=True)
+class Editor:
+    title: str
+    default_url: str
+
+
+EDITORS = {
+    "lab": Editor("JupyterLab", "/lab"),
+    "vscode": Editor("VS Code", "/vscode/"),
+    "notebook": Editor("Notebook", "/tree"),
+}
+
+_seen: dict[Path, tuple[float, list[tuple[str, str]]]] = {}
+
+
+def profile_list(file: Path, own_prefix: Path, groups: set[str], *, vscode: bool) -> list[dict[str, Any]]:
+    """Return the profile list for somebody in ``groups``. Raises `environments.BadEnvironments`."""
+    listed = environments.read(file)
+    own = Environment(
+        name="base",
+        title="Data science",
+        description="Python with pandas, scikit-learn and Matplotlib.",
+        prefix=own_prefix,
+        icon="chart",
+    )
+    if not any(entry.prefix == own_prefix or entry.name == "base" for entry in listed):
+        listed = [own, *listed]
+    return [
+        {
+            "slug": entry.name,
+            "display_name": entry.title,
+            "description": entry.description,
+            "default": n == 0,
+            "icon": entry.icon,
+            "versions": _versions(entry.prefix),
+            "kubespawner_override": {"prefix": str(entry.prefix)},
+            "profile_options": {"editor": _editor_option(vscode)},
+        }
+        for n, entry in enumerate(environments.offered(listed, groups))
+    ]
+
+
+def cards(profiles: Sequence[Profile], last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return the profiles as the template shows them; ``last`` are the options of the last start."""
+    last = last or {}
+    known = {profile.slug for profile in profiles}
+    selected = last.get("profile")
+    if selected not in known:
+        selected = default_profile(profiles).slug
+    shown = []
+    for profile in profiles:
+        options = []
+        for option in profile.options:
+            wanted = last.get(option.name) if profile.slug == selected else None
+            chosen = option.find(wanted) if isinstance(wanted, str) else None
+            chosen = chosen or option.default
+            options.append({"option": option, "chosen": chosen.key if chosen else None})
+        shown.append(
+            {
+                "profile": profile,
+                "selected": profile.slug == selected,
+                "last_used": bool(last) and profile.slug == selected and "profile" in last,
+                "options": options,
+                "icon": profile.extra.get("icon", "python"),
+                "versions": profile.extra.get("versions", []),
+            }
+        )
+    return shown
+
+
+def _editor_option(vscode: bool) -> dict[str, Any]:
+    return {
+        "display_name": "Open with",
+        "choices": {
+            key: {
+                "display_name": editor.title,
+                "default": key == "lab",
+                "kubespawner_override": {"default_url": editor.default_url, "editor": key},
+            }
+            for key, editor in EDITORS.items()
+            if vscode or key != "vscode"
+        },
+    }
+
+
+def _versions(prefix: Path) -> list[tuple[str, str]]:
+    """Metadata of a prefix, read again when a package was installed or removed."""
+    sites = sorted(prefix.glob("lib/python3*/site-packages"))
+    stamp = max((site.stat().st_mtime for site in sites), default=0.0)
+    if prefix not in _seen or _seen[prefix][0] != stamp:
+        _seen[prefix] = (stamp, environments.versions(prefix))
+    return _seen[prefix][1]

@@ -1,0 +1,51 @@
+"""Refusals of a start that a person may read: on the choice page, the failed page, and over the API.
+
+`jupyterhub.spawner.SpawnException` carries the sentence, but the hub's pages look for two attributes
+that it lacks (seen with 6.1.1), and would show the log's text instead. `Refusal` has both.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from jupyterhub.spawner import SpawnException
+
+
+class Refusal(SpawnException):  # type: ignore[misc]  # jupyterhub is untyped
+    """A start that cannot be: one sentence, what to do, and details for a fold.
+
+    ``reason`` is the label in the hub's metrics. Status 400: the person asked for something that is
+    not on offer. 503 or 500: it was asked rightly and did not work.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, hint: str = "", details: str = "", status_code: int = 400
+    ) -> None:
+        self.hint = hint
+        self.details = details
+        html = f"<strong>{escape(message)}</strong>"
+        if hint:
+            html += f" <span>{escape(hint)}</span>"
+        if details:
+            html += (
+                '<details class="gpuhub-details mt-2"><summary>Details</summary>'
+                f'<pre class="gpuhub-log">{escape(details)}</pre></details>'
+            )
+        super().__init__(
+            f"{message} {hint}".strip(),
+            reason=reason,
+            log_message=f"{message} {details}".strip(),
+            message_html=html,
+            status_code=status_code,
+        )
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+    @property
+    def jupyterhub_message(self) -> str:
+        return str(self.message)
+
+    @property
+    def jupyterhub_html_message(self) -> str:
+        return str(self.message_html)
