@@ -64,6 +64,7 @@ if "hold" in orders:
 if "talk" in orders:
     for number in range(200_000):
         print("line", number)
+    sys.stdout.flush()
 if "die" in orders:
     sys.exit(7)
 if "never-ready" not in orders:
@@ -155,6 +156,10 @@ class RunningLauncher:
             return False
         return True
 
+    def start_another(self) -> int:
+        """Start a second launcher for the same place; return its exit status."""
+        return self._open(self.folder / "settings.json").wait(20)
+
     def log(self) -> str:
         return (self.folder / "launcher.log").read_text()
 
@@ -223,6 +228,19 @@ async def running_launcher(**settings: Any) -> AsyncIterator[RunningLauncher]:
             yield launcher
         finally:
             await launcher.close()
+
+
+def place(unit: UnitSeen) -> Path:
+    """The unit's folder."""
+    return Path(unit.folder)
+
+
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text()
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def numbered(uid: int, home: Path, name: str = "ann") -> Account:

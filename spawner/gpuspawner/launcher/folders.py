@@ -80,20 +80,21 @@ class UnitFolders:
 
     def read_ready(self, unit_id: str, uid: int) -> dict[str, Any] | None:
         """Return what ``ready.json`` says, or None for anything that is not a plain, small JSON object."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         try:
             with self._opened(unit_id) as folder:
-                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
                 fd = os.open("ready.json", flags, dir_fd=folder)
         except OSError:
             return None
-        with open(fd, "rb") as file:
+        try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode) or info.st_uid != uid or info.st_size > MAX_READY_BYTES:
                 return None
-            try:
-                content = json.loads(file.read(MAX_READY_BYTES + 1))
-            except (OSError, ValueError, RecursionError):
-                return None
+            content = json.loads(os.read(fd, MAX_READY_BYTES))
+        except (OSError, ValueError, RecursionError):
+            return None
+        finally:
+            os.close(fd)
         return content if isinstance(content, dict) else None
 
     def remove(self, unit_id: str) -> None:
