@@ -131,6 +131,9 @@ class RunningLauncher:
             **settings,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self.inside: list[str] = []
+        """A command that runs the launcher's own, where a test wants one around it."""
+        self.devices: Path = folder
         self.client = LauncherClient(self.socket)
 
     async def start(self) -> None:
@@ -143,7 +146,8 @@ class RunningLauncher:
     def _open(self, settings: Path) -> subprocess.Popen[bytes]:
         with open(self.folder / "launcher.log", "ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "gpuspawner.launcher", "--settings", str(settings)], stderr=log
+                [*self.inside, sys.executable, "-m", "gpuspawner.launcher", "--settings", str(settings)],
+                stderr=log,
             )
 
     async def answers(self) -> bool:
