@@ -1,0 +1,231 @@
+"""NVML as it is met in the field: missing, half there, lost in the middle."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gpuhub.telemetry.inventory import Inventory, simulated_gpus, take_inventory
+from gpuhub.telemetry.nvml import REOPEN_SECONDS, Nvml, NvmlTelemetry
+from gpuhub.telemetry.sources import Machine, real_gpus
+from tests.launching import until
+
+
+class DriverError(Exception):
+    """Stands for pynvml.NVMLError."""
+
+
+class Driver:
+    """A driver with GPUs that a test can break one by one."""
+
+    NVMLError = DriverError
+    NVML_GPU_UTILIZATION_SAMPLES = 1
+
+    def __init__(self, gpus: int = 2) -> None:
+        self.present = True
+        self.lost: set[int] = set()
+        self.now: dict[int, int] = dict.fromkeys(range(gpus), 0)
+        self.buffer: dict[int, list[tuple[int, int]]] = {}
+        self.processes: list[SimpleNamespace] = []
+        self.opened = 0
+
+    def _need(self, index: int | None = None) -> None:
+        if not self.present or index in self.lost:
+            raise DriverError("gone")
+
+    def nvmlInit(self) -> None:
+        self._need()
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:
+        self._need()
+
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"580.1"
+
+    def nvmlDeviceGetCount(self) -> int:
+        self._need()
+        return len(self.now)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        self._need(index)
+        return index
+
+    def nvmlDeviceGetUUID(self, index: int) -> str:
+        self._need(index)
+        return f"GPU-{index}"
+
+    def nvmlDeviceGetName(self, index: int) -> str:
+        return "NVIDIA Test"
+
+    def nvmlDeviceGetMinorNumber(self, index: int) -> int:
+        return index + 3
+
+    def nvmlDeviceGetMemoryInfo(self, index: int) -> SimpleNamespace:
+        self._need(index)
+        return SimpleNamespace(total=80, used=20)
+
+    def nvmlDeviceGetUtilizationRates(self, index: int) -> SimpleNamespace:
+        self._need(index)
+        return SimpleNamespace(gpu=self.now[index])
+
+    def nvmlDeviceGetSamples(self, index: int, kind: int, since: int) -> tuple[int, list[Any]]:
+        found = [(at, value) for at, value in self.buffer.get(index, []) if at > since]
+        if not found:
+            raise DriverError("not found")
+        return 0, [
+            SimpleNamespace(timeStamp=at, sampleValue=SimpleNamespace(uiVal=value)) for at, value in found
+        ]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, index: int) -> list[SimpleNamespace]:
+        return self.processes
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, index: int) -> list[SimpleNamespace]:
+        raise DriverError("not supported")
+
+
+def missing() -> Any:
+    raise ImportError("no module named pynvml")
+
+
+def utilisation(nvml: Nvml) -> list[float]:
+    return [sample.utilisation_percent for sample in nvml.sample(0.0)]
+
+
+def test_no_library_is_a_value() -> None:
+    nvml = Nvml(missing)
+    assert nvml.inventory() == ()
+    assert nvml.sample(0.0) == ()
+    assert "nvidia-ml-py" in str(nvml.problem)
+
+
+def test_no_driver_is_a_value_and_is_asked_for_again_later() -> None:
+    driver, now = Driver(), [0.0]
+    driver.present = False
+    nvml = Nvml(lambda: driver, clock=lambda: now[0])
+    assert nvml.inventory() == ()
+    assert "No NVIDIA driver answers" in str(nvml.problem)
+    driver.present = True
+    assert nvml.inventory() == ()
+    now[0] += REOPEN_SECONDS
+    assert len(nvml.inventory()) == 2
+    assert nvml.problem is None
+
+
+def test_a_real_gpu_has_its_uuid_and_its_device_file() -> None:
+    inventory = real_gpus(Nvml(Driver))
+    assert [(gpu.id, gpu.files, gpu.simulated) for gpu in inventory.gpus] == [
+        ("GPU-0", ("/dev/nvidia3",), False),
+        ("GPU-1", ("/dev/nvidia4",), False),
+    ]
+    assert inventory.driver == "580.1"
+    assert inventory.device_files()["GPU-0"] == ["/dev/nvidia3"]
+
+
+def test_a_lost_gpu_hides_no_other() -> None:
+    driver = Driver(3)
+    nvml = Nvml(lambda: driver)
+    driver.lost = {1}
+    assert [gpu.id for gpu in nvml.inventory()] == ["GPU-0", "GPU-2"]
+    assert [sample.device_id for sample in nvml.sample(7.0)] == ["GPU-0", "GPU-2"]
+
+
+def test_a_driver_that_goes_away_is_opened_anew() -> None:
+    driver, now = Driver(), [0.0]
+    nvml = Nvml(lambda: driver, clock=lambda: now[0])
+    assert len(nvml.sample(0.0)) == 2
+    driver.present = False
+    assert nvml.sample(0.0) == ()
+    assert nvml.problem is not None
+    driver.present = True
+    now[0] += REOPEN_SECONDS
+    assert len(nvml.sample(0.0)) == 2
+    assert driver.opened == 2
+
+
+def test_a_short_kernel_between_two_looks_is_not_missed() -> None:
+    driver = Driver(1)
+    nvml = Nvml(lambda: driver)
+    driver.buffer[0] = [(10, 0), (20, 0)]
+    assert utilisation(nvml) == [0]
+    driver.buffer[0] += [(30, 0), (40, 4), (50, 0), (60, 0)]
+    assert utilisation(nvml) == [1]
+    driver.buffer[0] += [(70, 90), (80, 30)]
+    assert utilisation(nvml) == [60]
+    driver.buffer[0] += [(90, 0)]
+    assert utilisation(nvml) == [0]
+
+
+def test_what_happened_before_the_first_look_is_not_use_now() -> None:
+    driver = Driver(1)
+    driver.buffer[0] = [(10, 100)]
+    assert utilisation(Nvml(lambda: driver)) == [0]
+
+
+def test_a_driver_without_a_buffer_gives_the_rate() -> None:
+    driver = Driver(1)
+    driver.now[0] = 37
+    assert utilisation(Nvml(lambda: driver)) == [37]
+
+
+def test_processes_of_which_the_driver_hides_the_memory_are_still_named() -> None:
+    driver = Driver(1)
+    driver.processes = [SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)]
+    [sample] = Nvml(lambda: driver).sample(0.0)
+    assert [(process.pid, process.memory_bytes) for process in sample.processes] == [(2**22 + 1, 0)]
+
+
+async def test_a_call_that_hangs_in_the_driver_costs_a_sample_not_the_loop() -> None:
+    released = threading.Event()
+
+    class Hanging(Driver):
+        calls = 0
+
+        def nvmlDeviceGetCount(self) -> int:
+            Hanging.calls += 1
+            released.wait(20)
+            return super().nvmlDeviceGetCount()
+
+    nvml = Nvml(Hanging)
+    telemetry = NvmlTelemetry(nvml, answer_seconds=0.05)
+    assert await telemetry.sample() == ()
+    assert await telemetry.sample() == ()
+    assert Hanging.calls == 1, "a second look does not queue up behind the first"
+    released.set()
+    assert len(await until(telemetry.sample, "the driver answers again")) == 2
+
+
+# --- what --gpus means ---------------------------------------------------------------------------
+
+
+def test_auto_takes_real_gpus_and_simulates_only_without_a_driver() -> None:
+    assert [gpu.simulated for gpu in Machine("auto", Nvml(Driver)).look().gpus] == [False, False]
+    found = Machine("auto", Nvml(missing)).look()
+    assert [gpu.id for gpu in found.gpus] == ["SIM-0", "SIM-1"]
+    assert found.simulated
+    assert found.problem is not None
+
+
+def test_none_offers_nothing_and_sim_offers_what_is_asked() -> None:
+    assert Machine("none", Nvml(Driver)).look().gpus == ()
+    assert len(Machine("sim:3", Nvml(Driver)).look().gpus) == 3
+    assert take_inventory("nvidia", lambda: Inventory((), problem="none")).gpus == ()
+
+
+@pytest.mark.parametrize("choice", ["", "sim", "sim:", "sim:-1", "sim:1000", "all", "sim:2 "])
+def test_a_choice_that_means_nothing_is_refused(choice: str) -> None:
+    with pytest.raises(ValueError, match="--gpus"):
+        Machine(choice)
+
+
+def test_real_gpus_never_turn_into_simulated_ones() -> None:
+    driver = Driver()
+    machine = Machine("auto", Nvml(lambda: driver))
+    machine.look()
+    driver.present = False
+    assert machine.look().gpus == ()
+    assert not machine.look().simulated
+    assert simulated_gpus(0) == ()
