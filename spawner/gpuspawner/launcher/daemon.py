@@ -51,6 +51,8 @@ PAM_AT_ONCE = 4
 IDLE_SECONDS = 60.0
 """A connection that says nothing for so long is closed."""
 
+TURN_AWAY_SECONDS = 2.0
+
 
 def log(event: str, *, level: str = "info", **about: Any) -> None:
     """Write one line."""
@@ -73,7 +75,7 @@ class Launcher:
         devices = DeviceFiles(
             settings.devices,
             settings.shared_devices,
-            memory=settings.state / "devices.json",
+            memory=settings.memory() / "devices.json",
             manage=root and settings.accounts.mode != "shared",
             restrict=settings.restrict_devices,
             log=log,
@@ -118,7 +120,7 @@ class Launcher:
             pid, uid, _ = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if uid not in self._allowed:
                 log("peer-refused", level="warning", peer_uid=uid, peer_pid=pid)
-                await self._say(writer, NotAllowed("This account may not ask the launcher."))
+                await self._turn_away(reader, writer, NotAllowed("This account may not ask the launcher."))
                 return
             while not self.over.is_set():
                 try:
@@ -126,7 +128,7 @@ class Launcher:
                         line = await reader.readuntil(b"\n")
                 except asyncio.LimitOverrunError:
                     log("request-refused", level="warning", peer_uid=uid, error="too large")
-                    await self._say(writer, TooLarge("The request is too large."))
+                    await self._turn_away(reader, writer, TooLarge("The request is too large."))
                     return
                 except (asyncio.IncompleteReadError, TimeoutError):
                     return
@@ -136,6 +138,17 @@ class Launcher:
         finally:
             self._connections.discard(task)
             writer.close()
+
+    async def _turn_away(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: GpuhubError
+    ) -> None:
+        """Say no, and let the peer finish its sentence: closing on unread data would swallow the answer."""
+        await self._say(writer, error)
+        writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TURN_AWAY_SECONDS):
+                while await reader.read(65536):
+                    pass
 
     @staticmethod
     async def _say(writer: asyncio.StreamWriter, content: Any) -> None:
@@ -293,11 +306,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     _prepare()
     try:
-        folders.own_folder(settings.state, 0o700)
-        lock = os.open(settings.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folders.own_folder(settings.runtime, 0o711 if os.geteuid() == 0 else 0o700)
+        folders.own_folder(settings.memory(), 0o700)
+        lock = os.open(settings.memory() / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log("another-launcher-runs", level="error", state=str(settings.state))
+        log("another-launcher-runs", level="error", state=str(settings.memory()))
         return 3
     except OSError as error:
         log("unusable-settings", level="error", error=str(error))

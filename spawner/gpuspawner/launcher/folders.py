@@ -134,12 +134,21 @@ def make_home(homes: Path | None, home: str, uid: int, gid: int) -> None:
     if not homes.exists():
         homes.mkdir(mode=0o711, parents=True)
         homes.chmod(0o711)
+    # The folder of homes may belong to the service account: nothing is given away by a path that it
+    # could exchange meanwhile, only a folder that is held open, just made, ours and empty.
+    root = os.open(homes, _FOLDER)
     try:
-        os.mkdir(path, 0o700)
+        os.mkdir(path.name, 0o700, dir_fd=root)
+        made = os.open(path.name, _FOLDER, dir_fd=root)
     except FileExistsError:
         return
-    if os.geteuid() == 0:
-        os.chown(path, uid, gid, follow_symlinks=False)
+    finally:
+        os.close(root)
+    try:
+        if os.geteuid() == 0 and os.fstat(made).st_uid == 0 and not os.listdir(made):
+            os.fchown(made, uid, gid)
+    finally:
+        os.close(made)
 
 
 def trim(path: Path, keep_bytes: int) -> None:

@@ -51,6 +51,7 @@ class Units:
 
     def __init__(self, settings: LauncherSettings, devices: DeviceFiles, log: Callable[..., None]) -> None:
         self._settings = settings
+        self._state = settings.memory()
         self._prefixes = Prefixes(settings.prefixes, settings.prefixes_file)
         self._devices = devices
         self._log = log
@@ -84,7 +85,7 @@ class Units:
                 boot=self._boot,
                 run=secrets.token_hex(12),
             ),
-            self._settings.state / order.id,
+            self._state / order.id,
             starting=True,
         )
         self._units[order.id] = unit
@@ -147,7 +148,7 @@ class Units:
 
     def adopt(self) -> None:
         """Find what an earlier launcher left: what still runs is ours again, the rest has ended."""
-        for unit in load_units(self._settings.state):
+        for unit in load_units(self._state):
             if unit.record.boot != self._boot:
                 unit.record.gone = True
                 unit.record.message = unit.record.message or "The machine was restarted."

@@ -22,7 +22,11 @@ class LauncherSettings(BaseModel):
 
     socket: Path = Field(description="The Unix socket it listens on (shorter than 108 bytes).")
     runtime: Path = Field(description="Short folder that holds one folder per unit.")
-    state: Path = Field(description="Folder of its memory; 0700.")
+    state: Path | None = Field(
+        None,
+        description="Folder of its memory; 0700. None: <runtime>/.state, which is right: units do not "
+        "outlive the machine's boot. As root, one that another account could exchange is not used.",
+    )
     allowed_uids: list[int] = Field(
         default_factory=list, description="Accounts that may ask, beside the launcher's own."
     )
@@ -51,6 +55,26 @@ class LauncherSettings(BaseModel):
         ge=4096,
         description="Output kept per unit, bytes. More keeps a longer story of a failure, and more disk.",
     )
+
+    def memory(self) -> Path:
+        """Return the folder of its memory.
+
+        What is written there decides which processes are killed and whose devices are opened, so a
+        root launcher keeps it where nobody else can move folders about.
+        """
+        own = self.runtime / ".state"
+        if self.state is None:
+            return own
+        if os.geteuid() == 0:
+            ancestors = [path for path in self.state.parents if path.exists()]
+            if any(path.stat().st_uid != 0 or _open_to_all(path) for path in ancestors):
+                return own
+        return self.state
+
+
+def _open_to_all(path: Path) -> bool:
+    mode = path.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
 
 
 class UnsafeSettings(Exception):

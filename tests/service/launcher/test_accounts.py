@@ -163,6 +163,20 @@ async def test_a_home_is_made_for_a_newcomer_and_is_his_alone(launcher: RunningL
     assert unit.ready["environment"]["HOME"] == str(homes / "ann")
 
 
+async def test_a_memory_that_another_account_could_exchange_is_not_used(launcher: RunningLauncher) -> None:
+    launcher.kill()
+    theirs = launcher.folder / "service"
+    theirs.mkdir(mode=0o711)
+    os.chown(theirs, BOB, BOB)
+    launcher.settings["state"] = str(theirs / "state")
+    await launcher.start()
+    await launcher.client.start(order(launcher, "w-1", ANN))
+    await launcher.ready("w-1")
+    assert list(theirs.iterdir()) == []
+    assert (launcher.folder / "run" / ".state" / "w-1" / "unit.json").exists()
+    assert not can_open(BOB, launcher.folder / "run" / ".state" / "w-1" / "unit.json")
+
+
 async def test_a_file_that_root_writes_does_not_follow_the_owners_links(launcher: RunningLauncher) -> None:
     target = launcher.folder / "target"
     target.write_text("untouched")
