@@ -384,3 +384,30 @@ async def test_pam_decides_on_passwords_and_system_accounts_stay_out() -> None:
                     )
         finally:
             await launcher.close()
+
+
+# --- a launcher that is not root -------------------------------------------------------------------
+
+
+async def test_an_ordinary_account_runs_its_own_launcher_and_starts_things_only_as_itself() -> None:
+    with short_folder() as folder:
+        launcher = RunningLauncher(folder, accounts={"mode": "shared"})
+        # The test's own account under another number: not root there, and without root's rights.
+        launcher.inside = ["unshare", "--user", "--map-user=4242", "--map-group=4242"]
+        await launcher.start()
+        try:
+            with pytest.raises(NotAllowed, match="not root|root"):
+                await launcher.client.start(launcher.order("w-1", account=numbered(ANN, folder)))
+            with pytest.raises(NotAllowed):
+                await launcher.client.start(launcher.order("w-1", account=numbered(0, folder)))
+            own = Account(uid=4242, gid=4242, name="me", home=str(folder))
+            await launcher.client.start(launcher.order("w-1", "hide-children", account=own))
+            unit = await launcher.ready("w-1")
+            assert unit.ready["uid"] == 4242
+            launcher.kill()
+            await launcher.start()
+            await launcher.client.stop("w-1", 5)
+            assert (await launcher.exited("w-1")).exit_status == 0
+            assert not exists(unit.pid)
+        finally:
+            await launcher.close()
