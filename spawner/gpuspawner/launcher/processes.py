@@ -66,9 +66,12 @@ class Units:
 
     async def start(self, order: UnitOrder) -> UnitSeen:
         existing = self._units.get(order.id)
+        if existing is None:
+            # In a thread: the machine's list of accounts may be a slow directory on the network.
+            account = await asyncio.to_thread(self._settings.accounts.check, order.account)
+            existing = self._units.get(order.id)
         if existing is not None:
             return self._seen(existing, None)
-        account = self._settings.accounts.check(order.account)
         if not self._prefixes.allows(order.prefix):
             raise NotAllowed("This environment is not registered here.", hint="Register it: gpuhub env add.")
         self._check_devices(order)
@@ -213,7 +216,8 @@ class Units:
             if child is not None:
                 child.returncode = code
             for unit in self._units.values():
-                if unit.main is not None and unit.main.pid == pid and unit.exit_status is None:
+                mine = unit.main is not None and unit.main.pid == pid and not unit.record.gone
+                if mine and unit.exit_status is None:
                     unit.exit_status = code
         self._wake.set()
 
