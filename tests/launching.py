@@ -20,7 +20,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from gpuhub.backends.local import LocalBackend
+from gpuhub.telemetry.sources import Machine
 from gpulease.errors import GpuhubError
+from gpuspawner.launcher.accounts import Accounts
 from gpuspawner.launcher.client import LauncherClient
 from gpuspawner.launcher.protocol import Account, UnitOrder, UnitSeen
 
@@ -261,3 +264,15 @@ def exists(pid: int) -> bool:
 
 def interrupt(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def running_local_backend(gpus: str = "sim:2", **settings: Any) -> AsyncIterator[LocalBackend]:
+    """The local backend over a launcher of its own, with stand-ins for workers."""
+    async with running_launcher(**settings) as launcher:
+        yield LocalBackend(
+            launcher.client,
+            gpus=Machine(gpus).gpus,
+            accounts=Accounts("shared", homes=launcher.folder / "homes"),
+            prefix=str(launcher.prefix),
+        )
