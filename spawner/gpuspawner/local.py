@@ -127,6 +127,10 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
         except NotOnOffer as error:
             raise Refusal(str(error), reason="options") from error
 
+    def cards(self) -> list[dict[str, Any]]:
+        """For the choice page: the profiles, with what was chosen last."""
+        return choices.cards(self.profiles(), self.user_options)
+
     # --- JupyterHub's spawner interface
 
     def load_state(self, state: Mapping[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""`gpuhub up`: everything of one machine in one foreground command."""
