@@ -49,7 +49,7 @@ def apply(c: Config, settings: HubSettings | None = None) -> None:
         settings = HubSettings.model_validate_json(Path(os.environ[SETTINGS_VARIABLE]).read_text())
     _hub(c, settings)
     _people(c, settings)
-    _scopes(c)
+    _scopes(c, settings)
     _services(c, settings)
     _spawner(c, settings)
     pages.apply(c, broker_url=f"{settings.broker_url}/services/{SERVICE_NAME}", token=settings.admin_token)
@@ -102,13 +102,18 @@ def _people(c: Any, settings: HubSettings) -> None:
         c.JupyterHub.authenticator_class = settings.auth
 
 
-def _scopes(c: Any) -> None:
+def _scopes(c: Any, settings: HubSettings) -> None:
     c.JupyterHub.custom_scopes = {name: dict(entry) for name, entry in CUSTOM_SCOPES.items()}
     c.JupyterHub.load_roles = [
         {"name": "user", "description": "One's own server and one's own GPU leases", "scopes": USER_SCOPES},
         {"name": "server", "description": "A server: its owner's GPU leases", "scopes": SERVER_SCOPES},
-        # As it is in JupyterHub, and everybody's leases.
-        {"name": "admin", "description": "Administrators", "scopes": OPERATOR_SCOPES},
+        # The hub's own admin role cannot be given further scopes.
+        {
+            "name": "gpuhub-admin",
+            "description": "Everybody's GPU leases",
+            "scopes": [ADMIN_LEASES],
+            "users": list(settings.admins),
+        },
         {
             "name": "gpuhub-broker",
             "description": "Who somebody is, and whether a server runs",

@@ -76,7 +76,7 @@ def cards(profiles: Sequence[Profile], last: Mapping[str, Any] | None) -> list[d
             {
                 "profile": profile,
                 "selected": profile.slug == selected,
-                "last_used": bool(last) and profile.slug == selected and "profile" in last,
+                "last_used": last.get("profile") == profile.slug,
                 "options": options,
                 "icon": profile.extra.get("icon", "python"),
                 "versions": profile.extra.get("versions", []),

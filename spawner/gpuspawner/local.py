@@ -94,6 +94,7 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._steps: list[tuple[int, str]] = []
+        self.refused: Refusal | None = None
 
     @property
     def unit_id(self) -> str:
@@ -131,7 +132,27 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
         """For the choice page: the profiles, with what was chosen last."""
         return choices.cards(self.profiles(), self.user_options)
 
+    def take(self, choice: Choice) -> None:
+        """Make the choice's settings this server's."""
+        for name, value in choice.override.items():
+            if not self.has_trait(name):
+                raise Refusal(
+                    "The chosen environment is not set up rightly.",
+                    hint="Tell your operator.",
+                    reason="environments",
+                    details=f"profile {choice.profile.slug}: no setting {name}",
+                    status_code=503,
+                )
+            setattr(self, name, value)
+        self.prefix = self.prefix or self.own_prefix
+
     # --- JupyterHub's spawner interface
+
+    def run_pre_spawn_hook(self) -> Any:
+        refusal, self.refused = self.refused, None
+        if refusal is not None:
+            raise refusal
+        return super().run_pre_spawn_hook()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
@@ -347,20 +368,15 @@ async def _form(spawner: GpuLocalSpawner) -> str:
 
 
 async def _apply(spawner: GpuLocalSpawner, options: Any) -> None:
-    """Judge and apply what was chosen, whether it came from the page or the API."""
-    choice = spawner.chosen(options)
-    for name, value in choice.override.items():
-        if not spawner.has_trait(name):
-            raise Refusal(
-                "The chosen environment is not set up rightly.",
-                hint="Tell your operator.",
-                reason="environments",
-                details=f"profile {choice.profile.slug}: no setting {name}",
-                status_code=503,
-            )
-        setattr(spawner, name, value)
-    if not spawner.prefix:
-        spawner.prefix = spawner.own_prefix
+    """Judge and apply what was chosen, whether it came from the page or the API.
+
+    A refusal is kept for `run_pre_spawn_hook`, the next step: raised here, the hub would log every
+    mistyped option with a traceback.
+    """
+    try:
+        spawner.take(spawner.chosen(options))
+    except Refusal as refusal:
+        spawner.refused = refusal
 
 
 def _free_port() -> int:

@@ -64,9 +64,9 @@ def apply(c: Any, *, broker_url: str, token: str, language: str = "en") -> None:
     c.JupyterHub.template_paths = [str(HERE / "templates")]
     c.JupyterHub.jinja_environment_options = {"extensions": ["jinja2.ext.i18n"]}
     c.JupyterHub.template_vars = {
-        "gettext": texts.gettext,
-        "ngettext": texts.ngettext,
-        "gpuhub_language": language,
+        # The hub calls what can be called, with the user, and gives the templates what comes back.
+        "gettext": lambda user: texts.gettext,
+        "ngettext": lambda user: texts.ngettext,
     }
     c.JupyterHub.extra_handlers = [
         (r"/gpuhub/now", NowHandler, {"broker_url": broker_url, "token": token}),
