@@ -282,7 +282,7 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
                 return "127.0.0.1", port
             unit = await self._seen()
             if unit is None or unit.phase == "exited" or unit.stopping:
-                await self._failed(unit)
+                await self._give_up(unit)
             if owner is not None:
                 await self.launcher.stop(self.unit_id, 1.0)
                 await self._gone()
@@ -301,7 +301,7 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
             status_code=503,
         )
 
-    async def _failed(self, unit: UnitSeen | None) -> None:
+    async def _give_up(self, unit: UnitSeen | None) -> None:
         details = "" if unit is None else f"{unit.message}\n{unit.log_tail}".strip()
         if unit is not None and unit.phase == "exited":
             await self.launcher.forget(self.unit_id)
