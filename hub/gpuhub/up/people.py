@@ -79,7 +79,7 @@ def decide(options: UpOptions, service: ServiceAccount, homes: Path) -> People:
 
 
 def reach_problem(homes: Path, uid: int = NUMBERED_FIRST) -> str | None:
-    """Return why another account cannot run this Python or reach the homes; None: it can."""
+    """Return why the account ``uid`` cannot run this Python or reach ``homes``; None: it can."""
     script = "import os, sys\nimport gpusession, gpulease\nos.stat(os.path.join(sys.argv[1], '.'))\n"
     try:
         subprocess.run(

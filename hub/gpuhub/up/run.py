@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from gpuhub.telemetry.sources import Machine
 from gpuhub.up.folders import DataFolder, make_runtime_folder, runtime_folder
 from gpuhub.up.options import UpOptions, UpRefused
-from gpuhub.up.people import decide, service_account
+from gpuhub.up.people import ServiceAccount, decide, reach_problem, service_account
 from gpuhub.up.plan import Plan
 from gpuhub.up.ports import choose_ports
 from gpuhub.up.readable import Log
@@ -45,6 +45,7 @@ def make_plan(options: UpOptions, data: DataFolder) -> Plan:
     """Decide ports, accounts, GPUs. Raises `UpRefused`."""
     service = service_account(options)
     _check_policy(options, data)
+    _check_service(service, data)
     if os.geteuid() == 0 and options.auth != "pam":
         data.open_to_traversal()
     people = decide(options, service, data.path / "homes")
@@ -81,6 +82,17 @@ def check_authenticator(name: str) -> None:
         f"There is no authenticator {name}.",
         f"Known by name: {', '.join(sorted(known))}; or give the full name of a class.",
     )
+
+
+def _check_service(service: ServiceAccount, data: DataFolder) -> None:
+    if service.uid == os.geteuid():
+        return
+    problem = reach_problem(data.path, service.uid)
+    if problem is not None:
+        raise UpRefused(
+            f"--run-as {service.name}: {problem}",
+            "Move the data folder (--data), or open the folders above it to passing through (chmod o+x).",
+        )
 
 
 def _check_policy(options: UpOptions, data: DataFolder) -> None:

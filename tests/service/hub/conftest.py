@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,15 @@ from tests.running import RunningHub
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHub]:
-    with RunningHub(tmp_path_factory.mktemp("hub"), gpus="sim:2") as running:
+def open_folder() -> Iterator[Path]:
+    """A folder that other accounts can pass through; pytest's own are this account's alone."""
+    folder = Path(tempfile.mkdtemp(prefix="gpuhub-test-"))
+    os.chmod(folder, 0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def hub(open_folder: Path) -> Iterator[RunningHub]:
+    with RunningHub(open_folder / "hub", gpus="sim:2") as running:
         yield running

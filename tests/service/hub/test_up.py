@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,10 @@ import pytest
 
 from tests.person import Person
 from tests.running import RunningHub
-from tests.service.hub.browsing import signed_in
+from tests.service.hub.browsing import sign_in, signed_in
 from tests.service.hub.test_sign_in_and_start import server_process
+
+PASSWORD = "correct-horse-battery"
 
 
 def up(*options: str) -> subprocess.CompletedProcess[str]:
@@ -145,12 +148,50 @@ async def test_the_next_start_finds_servers_that_outlived_a_kill(tmp_path: Path)
 
 
 @pytest.mark.root
-def test_hub_and_broker_need_not_be_root(tmp_path: Path) -> None:
-    if subprocess.run(
-        ["runuser", "-u", "nobody", "--", sys.executable, "-c", "import gpuhub"], check=False
-    ).returncode:
-        pytest.skip("other accounts cannot reach this Python")
-    os.chmod(tmp_path, 0o755)  # pytest's folder is root's alone
-    with RunningHub(tmp_path / "one", "--run-as", "nobody") as hub:
+def test_hub_and_broker_need_not_be_root(open_folder: Path) -> None:
+    with RunningHub(open_folder / "as-nobody", "--run-as", "nobody") as hub:
         owners = {name: hub.child(name).username() for name in ("hub", "proxy", "broker", "launcher")}
         assert owners == {"hub": "nobody", "proxy": "nobody", "broker": "nobody", "launcher": "root"}
+        with signed_in(hub, "ann") as ann:
+            assert "Start your server" in ann.get("hub/spawn").text
+
+
+@pytest.mark.root
+def test_a_data_folder_that_the_service_cannot_reach_is_refused(tmp_path: Path) -> None:
+    done = up("--data", str(tmp_path / "d"), "--port", "0", "--run-as", "nobody")
+    assert done.returncode == 2
+    assert "--run-as nobody: other accounts of this machine cannot reach" in done.stderr
+
+
+@pytest.mark.root
+async def test_with_pam_each_server_runs_as_the_persons_own_account(
+    open_folder: Path, person_of_machine: str
+) -> None:
+    with RunningHub(open_folder / "pam", "--auth", "pam", "--admin", "root") as hub:
+        assert hub.ready["accounts"] == "pam"
+        client, refused = sign_in(hub, person_of_machine, "wrong")
+        client.close()
+        assert refused.status_code == 403
+        client, refused = sign_in(hub, "nobody", "")
+        client.close()
+        assert refused.status_code == 403
+        with signed_in(hub, person_of_machine, PASSWORD) as person:
+            assert "Start your server" in person.get("hub/spawn").text
+        async with await Person.enrol(hub.url, hub.admin_token, person_of_machine) as person:
+            await person.start_server()
+            process = server_process(person_of_machine)
+            assert process.username() == person_of_machine
+            assert process.environ()["HOME"] == f"/home/{person_of_machine}"
+            await person.stop_server()
+
+
+@pytest.fixture
+def person_of_machine() -> Iterator[str]:
+    """A throwaway account of this machine, with the password `PASSWORD`."""
+    name = f"gpuhub{os.getpid() % 100000}"
+    subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", name], check=True)
+    try:
+        subprocess.run(["chpasswd"], input=f"{name}:{PASSWORD}", text=True, check=True)
+        yield name
+    finally:
+        subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
