@@ -6,9 +6,10 @@ before anything was started.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from gpuhub.telemetry.inventory import MAX_SIMULATED, simulated_count
 
 EXIT_REFUSED = 2
 
@@ -45,9 +46,14 @@ class UpOptions:
     admin_names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|none|sim:[1-9][0-9]{0,2}", self.gpus):
+        try:
+            count = simulated_count(self.gpus)
+        except ValueError:
+            count = 0
+        if count == 0:
             raise UpRefused(
-                f"--gpus {self.gpus} means nothing.", "Write auto, none, or sim:N, for example sim:2."
+                f"--gpus {self.gpus} means nothing.",
+                f"Write auto, none, nvidia, or sim:N with N from 1 to {MAX_SIMULATED}.",
             )
         if not 0 <= self.port <= 65535:
             raise UpRefused(f"--port {self.port} is not a port.", "Take one from 1 to 65535, or 0 for any.")

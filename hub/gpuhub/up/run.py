@@ -12,7 +12,7 @@ from gpuhub.telemetry.sources import Machine
 from gpuhub.up.folders import DataFolder, make_runtime_folder, runtime_folder
 from gpuhub.up.options import UpOptions, UpRefused
 from gpuhub.up.people import ServiceAccount, decide, reach_problem, service_account
-from gpuhub.up.plan import Plan
+from gpuhub.up.plan import Plan, policy_file
 from gpuhub.up.ports import choose_ports
 from gpuhub.up.readable import Log
 from gpuhub.up.secrets import load_or_make
@@ -96,12 +96,11 @@ def _check_service(service: ServiceAccount, data: DataFolder) -> None:
 
 
 def _check_policy(options: UpOptions, data: DataFolder) -> None:
-    from gpuhub.broker.settings import load_policy
-    from gpuhub.up.plan import policy_file
-
     path = policy_file(options, data.path)
     if path is None:
         return
+    from gpuhub.broker.settings import load_policy
+
     try:
         load_policy(path)
     except (OSError, ValueError) as error:
