@@ -77,14 +77,8 @@ def _hub(c: Any, settings: HubSettings) -> None:
 
 
 def _landing(handler: Any) -> str:
-    """Where somebody who signed in goes: to the server that runs, else to the choice of one."""
-    user = handler.current_user
-    base: str = handler.hub.base_url
-    if user is None:
-        return base + "home"
-    if user.spawner.ready:
-        return str(user.url)
-    return f"{base}spawn"
+    """Where people arrive: at the choice of a server, which leads on to one that runs already."""
+    return f"{handler.hub.base_url}spawn"
 
 
 def _people(c: Any, settings: HubSettings) -> None:
