@@ -69,7 +69,7 @@ class Resource(APIHandler):
     def initialize(self, session: Session, activity: Activity) -> None:
         self.session, self.activity = session, activity
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # type: ignore[override]
         self._track_activity = self.request.method not in ("GET", "HEAD", "OPTIONS")
         await super().prepare()
 

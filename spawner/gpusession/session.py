@@ -120,7 +120,6 @@ class Session:
 
         def main() -> None:
             with asyncio.Runner() as runner:
-                self._loop = runner.get_loop()
                 runner.run(self._main(ready))
 
         self._thread = threading.Thread(target=main, name="gpuhub-session", daemon=True)
@@ -129,11 +128,20 @@ class Session:
 
     async def _main(self, ready: threading.Event) -> None:
         self._over = asyncio.Event()
-        self._build()
+        await self.begin()
         ready.set()
+        await self._over.wait()
+        await self.finish()
+
+    async def begin(self) -> None:
+        """Begin on the running loop; `start` does this in a thread of its own."""
+        self._loop = asyncio.get_running_loop()
+        self._build()
         self.spawn(self.keeper.run(), "follow")
         self.spawn(self._measure(), "measure")
-        await self._over.wait()
+
+    async def finish(self) -> None:
+        """End all that was begun. Kernels are not ended by this."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -150,7 +158,7 @@ class Session:
             make_id=parts.make_id,
             on_change=lambda: self._touch(""),
             on_usage=lambda data: self._publish("usage", "", data),
-            on_ending=lambda lease: self.spawn(self._ending.run(lease), "ending"),
+            on_ending=self._lease_ends,
             on_ended=self._lease_ended,
         )
         self._ending = Ending(lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now)
@@ -328,6 +336,10 @@ class Session:
             except errors.GpuhubError as error:
                 log.info("the lease was not released: %s", error.message)
                 return
+
+    def _lease_ends(self, lease: Lease) -> None:
+        if not self._closing:
+            self.spawn(self._ending.run(lease), "ending")
 
     def _lease_ended(self, lease: Lease) -> None:
         self._for_flips.discard(lease.id)

@@ -103,6 +103,7 @@ class MoveRun:
             message="Asking for a GPU." if plan.target == "worker" else "Getting ready to move.",
             started_at=now(),
             asked=plan.asked,
+            error=None,
         )
         self.done = Done(switched=False)
         self._new: RunningKernel | None = None
@@ -222,7 +223,7 @@ class MoveRun:
         accept = "all" if self._consent or not plan.asked else "none"
         self._say("saving", "Saving the variables.", bytes_done=0)
         meta = {**await plan.meta(), "reason": plan.reason}
-        body = {"folder": str(plan.snapshots), "meta": meta, "accept": accept}
+        body: dict[str, Any] = {"folder": str(plan.snapshots), "meta": meta, "accept": accept}
         saved = await self._alive(agent.request("save", body, progress=self._progress("Saving")), old, new)
         verdicts = _verdicts(saved)
         self.done.snapshot, self.done.bytes = str(saved["snapshot"]), int(saved["bytes"])
@@ -263,7 +264,7 @@ class MoveRun:
         """Await ``work``, but not beyond the life of any of the processes."""
         task = asyncio.ensure_future(work)
         try:
-            ends = {process.exited for process in processes}
+            ends: set[asyncio.Future[Any]] = {process.exited for process in processes}
             await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()

@@ -14,7 +14,7 @@ Jupyter server's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -183,11 +183,55 @@ class Endpoint(Protocol):
         """Answer every waiting request ``aborted``; returns how many."""
 
 
+@dataclass(frozen=True)
+class Terminal:
+    """The terminal that a command on the worker gets."""
+
+    kind: str = "xterm-256color"
+    columns: int = 80
+    rows: int = 24
+
+
+class RemoteCommand(Protocol):
+    """A program on the worker (``gpu run``, ``gpu shell``)."""
+
+    @property
+    def exited(self) -> asyncio.Future[int]:
+        """Done with the exit status (negative: the signal; `LINK_LOST`: the link was cut)."""
+
+    async def write(self, data: bytes) -> None:
+        """To its standard input; waits while it does not read."""
+
+    async def write_eof(self) -> None: ...
+
+    async def read(self, stream: Literal["stdout", "stderr"]) -> bytes:
+        """Return what came, at least one byte; b"" at the end. With a terminal all is stdout."""
+
+    async def signal(self, signum: int) -> None:
+        """Signal the program's whole process group."""
+
+    def resize(self, columns: int, rows: int) -> None: ...
+
+    async def kill(self) -> None:
+        """End it now, with its children."""
+
+
 class WorkerLink(Protocol):
     """The one connection to a lease's worker (`gpusession.worker.link`)."""
 
     @property
     def place(self) -> Place: ...
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        terminal: Terminal | None = None,
+        keep: bool = False,
+    ) -> RemoteCommand:
+        """Start a program there. ``keep``: it survives the loss of the link. Raises LinkLost, InvalidOption."""
 
     @property
     def lost(self) -> asyncio.Future[str]:
