@@ -18,7 +18,7 @@ SPAWNER = find_packages("spawner")
 setup(
     name="gpuhub",
     version=VERSION,
-    description="A remote GPU platform on JupyterHub: a notebook's kernel moves onto a GPU and back, with its variables",
+    description="JupyterHub with few GPUs: a notebook's kernel moves onto one and back, with its variables",
     long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="BSD-3-Clause",

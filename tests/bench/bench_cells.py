@@ -12,11 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.running import RunningHub
-
 from tests.bench.plain import PlainJupyter
 from tests.bench.table import show
 from tests.person import Person, Tab
+from tests.running import RunningHub
 
 ROUNDS = 200
 LINES = 20_000

@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from tests.running import RunningHub
 
 from tests.bench.plain import StockHub
 from tests.bench.table import show
 from tests.person import Person
+from tests.running import RunningHub
 
 SERVERS = 20
 

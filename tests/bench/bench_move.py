@@ -19,10 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.running import RunningHub
-
 from tests.bench.table import show, spread
 from tests.person import Person, Tab
+from tests.running import RunningHub
 
 ROUNDS = 4
 CASES = {

@@ -37,7 +37,7 @@ STAYED = "The notebook goes on where it was; nothing was lost."
 T = TypeVar("T")
 
 
-class _OldDied(errors.Unavailable):
+class _OldDied(Exception):
     """What ran before is gone: there is nothing to go on with, others restore it."""
 
 
@@ -290,7 +290,7 @@ class MoveRun:
         elif isinstance(error, _Stop):
             self._end(error.step, error.message, error.code, error.verdicts)
         elif isinstance(error, _OldDied):
-            self._end("failed", error.message, error.code)
+            self._end("failed", str(error), errors.Unavailable.code)
         elif isinstance(error, AgentError):
             verdicts = _verdicts(error.details)
             if error.code == errors.LeftNeedsConsent.code:

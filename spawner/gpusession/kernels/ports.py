@@ -231,7 +231,10 @@ class WorkerLink(Protocol):
         terminal: Terminal | None = None,
         keep: bool = False,
     ) -> RemoteCommand:
-        """Start a program there. ``keep``: it survives the loss of the link. Raises LinkLost, InvalidOption."""
+        """Start a program there. Raises LinkLost, InvalidOption.
+
+        ``keep``: it survives the loss of the link.
+        """
 
     @property
     def lost(self) -> asyncio.Future[str]:

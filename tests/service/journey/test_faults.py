@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.running import RunningHub
 
 from tests.person import Person, Tab, eventually
+from tests.running import RunningHub
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from tests.running import RunningHub
 
 from tests.person import Person, Tab, eventually
+from tests.running import RunningHub
 
 POLICY = {
     "idle_after_seconds": 6,

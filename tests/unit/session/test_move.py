@@ -125,7 +125,7 @@ async def test_the_move_waits_for_the_running_cell_and_says_so(desk: Desk) -> No
 
 
 async def test_another_language_moves_as_a_fresh_start_and_only_with_consent(desk: Desk) -> None:
-    _, endpoint = await desk.open(language="R")
+    await desk.open(language="R")
     status = await desk.flip("worker")
     assert (status.move.step, status.placement) == ("refused", "server")
     assert status.move.verdicts[0].verdict == "left"
