@@ -10,8 +10,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 
 from gpulease import errors
-from gpulease.session import KernelNotice, SnapshotInfo, Verdict
-from gpulease.states import EndReason
+from gpulease.models import Lease
+from gpulease.session import KernelNotice, MoveStep, SnapshotInfo, Verdict
+from gpulease.states import EndReason, LeaseState
 from gpusession.kernels.move import size_text
 
 MOST_NOTICES = 20
@@ -111,3 +112,15 @@ def first_line(code: str) -> str:
 
 def utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def waiting_for(lease: Lease | None) -> tuple[MoveStep, str]:
+    """What a move that needs a GPU waits for: the step, and one sentence."""
+    if lease is None:
+        return "waiting", "The GPU service does not answer at the moment; asking again."
+    if lease.state is LeaseState.QUEUED:
+        said = lease.position.message if lease.position else lease.message
+        return "waiting", said or "Waiting for a GPU."
+    if lease.state is LeaseState.ENDING:
+        return "waiting", "Waiting until the GPU of before has been released."
+    return "starting", "Getting your GPU ready."

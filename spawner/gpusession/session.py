@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
-import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from gpulease import errors
 from gpulease.models import Acknowledge, KernelReturn, Lease, UsageSeries
@@ -31,6 +29,7 @@ from gpulease.session import (
     Status,
 )
 from gpulease.states import LeaseState
+from gpusession.changes import Changes, Put
 from gpusession.ending import Ending
 from gpusession.kernel import Kernel
 from gpusession.kernels.move import Done
@@ -43,21 +42,18 @@ from gpusession.kernels.ports import (
     RunningKernel,
 )
 from gpusession.leases import Broker, Connect, KeyPair, LeaseKeeper
-from gpusession.notices import WHY
+from gpusession.notices import WHY, waiting_for
 from gpusession.offers import Offers
+from gpusession.ownloop import OwnLoop
 from gpusession.restoring import Recovery
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 FENCE_MARGIN_SECONDS = 5.0
 LINK_NEWS_SECONDS = 1.0
 """A kernel's end on the worker may be the worker's end: wait this long for the news of its link."""
 STOP_PATIENCE_SHARE = 0.15
 """The share of the time for stopping during which a running cell may still finish."""
-FLUSH_SECONDS = 0.05
-"""Changes within this time go out as one event."""
 
 
 class Store(Protocol):
@@ -90,10 +86,11 @@ class Parts:
     fence_seconds: float = 60.0
 
 
-class Session:
+class Session(OwnLoop):
     """See the module. `start` before anything else; `KernelHost` for the provisioner."""
 
     def __init__(self, parts: Parts) -> None:
+        super().__init__("gpuhub-session")
         self._parts = parts
         self.snapshots = parts.store.folder
         self.kernels: dict[str, Kernel] = {}
@@ -105,47 +102,20 @@ class Session:
         """Leases that a flip asked for: they go back when no kernel needs them any more."""
         self._closing = False
         self._snapshots_bytes = 0
-        self._subscribers: set[Callable[[str, str, str], None]] = set()
-        self._dirty: set[str] = set()
-        self._flushing = False
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._changes = Changes(self.status, self.spawn)
 
-    # --- the thread and the bridge
-
-    def start(self) -> None:
-        """Start the thread; returns once its loop runs."""
-        ready = threading.Event()
-
-        def main() -> None:
-            with asyncio.Runner() as runner:
-                runner.run(self._main(ready))
-
-        self._thread = threading.Thread(target=main, name="gpuhub-session", daemon=True)
-        self._thread.start()
-        ready.wait()
-
-    async def _main(self, ready: threading.Event) -> None:
-        self._over = asyncio.Event()
-        await self.begin()
-        ready.set()
-        await self._over.wait()
-        await self.finish()
+    # --- beginning and end
 
     async def begin(self) -> None:
         """Begin on the running loop; `start` does this in a thread of its own."""
-        self._loop = asyncio.get_running_loop()
+        await super().begin()
         self._build()
         self.spawn(self.keeper.run(), "follow")
         self.spawn(self._measure(), "measure")
 
     async def finish(self) -> None:
         """End all that was begun. Kernels are not ended by this."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().finish()
         await self.keeper.close()
 
     def _build(self) -> None:
@@ -157,37 +127,12 @@ class Session:
             connect=parts.connect,
             make_id=parts.make_id,
             on_change=lambda: self._touch(""),
-            on_usage=lambda data: self._publish("usage", "", data),
+            on_usage=lambda data: self._changes.publish("usage", "", data),
             on_ending=self._lease_ends,
             on_ended=self._lease_ended,
         )
         self._ending = Ending(lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now)
         self._recovery = Recovery(self, self.server_place, self._fenced, parts.now, parts.make_id)
-
-    async def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the session's loop and await it from another loop."""
-        if self._loop is None or self._loop.is_closed():
-            work.close()
-            raise errors.Unavailable("The session of this server is not running.")
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
-
-    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Start something on the session's loop (from it) whose failure is logged."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._task_ended)
-        return task
-
-    def _task_ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("unexpected failure in %s", task.get_name(), exc_info=task.exception())
-
-    def stop(self, timeout_seconds: float = 5.0) -> None:
-        """End the thread. Kernels are not ended by this."""
-        if self._loop is not None and self._thread is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._over.set)
-            self._thread.join(timeout_seconds)
 
     # --- what kernels need (kernel.Surroundings)
 
@@ -210,7 +155,7 @@ class Session:
         """Wait for a lease and its link. Raises LimitReached, LeaseOver, LinkLost …"""
 
         def heard(lease: Lease | None) -> None:
-            say(*_waiting_for(lease))
+            say(*waiting_for(lease))
 
         had = self.keeper.lease is not None and self.keeper.lease.state is not LeaseState.ENDING
         lease = await self.keeper.want(pool, say=heard)
@@ -482,38 +427,12 @@ class Session:
             snapshots_bytes=self._snapshots_bytes,
         )
 
-    def subscribe(self, put: Callable[[str, str, str], None]) -> Callable[[], None]:
-        """``put(kind, key, json)`` is called on the session's thread at each change; returns the way out.
-
-        A later event with the same kind and key replaces an earlier one that was not read yet.
-        """
-        self._subscribers.add(put)
-        return lambda: self._subscribers.discard(put)
+    def subscribe(self, put: Put) -> Callable[[], None]:
+        """See `Changes.subscribe`."""
+        return self._changes.subscribe(put)
 
     def _touch(self, kernel_id: str) -> None:
-        self._dirty.add(kernel_id)
-        if not self._flushing and self._loop is not None and not self._loop.is_closed():
-            self._flushing = True
-            self._loop.call_later(FLUSH_SECONDS, self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        dirty, self._dirty = self._dirty, set()
-        if not self._subscribers:
-            return
-        for kernel_id in dirty - {""}:
-            kernel = self.kernels.get(kernel_id)
-            if kernel is not None:
-                self._publish("kernel", kernel_id, kernel.status())
-        self.spawn(self._publish_status(), "status")
-
-    async def _publish_status(self) -> None:
-        self._publish("status", "", await self.status())
-
-    def _publish(self, kind: str, key: str, data: Any) -> None:
-        text = json.dumps(data) if isinstance(data, dict) else data.model_dump_json()
-        for put in list(self._subscribers):
-            put(kind, key, text)
+        self._changes.touch(kernel_id)
 
     # --- the end of the server
 
@@ -574,14 +493,3 @@ class Session:
                 log.info("kernel %s: its cell is interrupted, the server stops", kernel.id)
                 await running.signal(signal.SIGINT)
                 patience_seconds = 5.0
-
-
-def _waiting_for(lease: Lease | None) -> tuple[MoveStep, str]:
-    if lease is None:
-        return "waiting", "The GPU service does not answer at the moment; asking again."
-    if lease.state is LeaseState.QUEUED:
-        said = lease.position.message if lease.position else lease.message
-        return "waiting", said or "Waiting for a GPU."
-    if lease.state is LeaseState.ENDING:
-        return "waiting", "Waiting until the GPU of before has been released."
-    return "starting", "Getting your GPU ready."
