@@ -73,8 +73,8 @@ doctor: .venv/.installed ## Say what is missing on this machine, and how to get 
 	@$(BIN)/gpuhub doctor
 
 .PHONY: vscode
-vscode: .venv/.installed ## Install VS Code for the browser (code-server from its npm package) into .cache/vscode
-	@sh images/vscode/install.sh .cache/vscode
+vscode: ## Install VS Code for the browser (code-server from its npm package) into .cache/vscode
+	@PYTHON="$(PYTHON)" sh images/vscode/install.sh .cache/vscode
 
 .venv/.test: .venv/.installed
 	@echo "==> Test tools"
