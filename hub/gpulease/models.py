@@ -29,9 +29,12 @@ class Incoming(BaseModel):
 
 
 class Outgoing(BaseModel):
-    """A body that we send: readers of an older version ignore what they do not know."""
+    """A body that we send: readers of an older version ignore what they do not know.
 
-    model_config = ConfigDict(extra="ignore")
+    What we send is complete, so that the interface's description calls each field present.
+    """
+
+    model_config = ConfigDict(extra="ignore", json_schema_serialization_defaults_required=True)
 
 
 # --- pools -----------------------------------------------------------------------------------
