@@ -45,8 +45,10 @@ class Ending:
         kernels: Callable[[], Sequence[Kernel]],
         acknowledge: Callable[[str, Acknowledge], Awaitable[None]],
         now: Callable[[], datetime],
+        also: Sequence[Callable[[Lease], Awaitable[None]]] = (),
     ) -> None:
         self._kernels, self._acknowledge, self._now = kernels, acknowledge, now
+        self._also = also
 
     async def run(self, lease: Lease) -> None:
         """Bring all kernels back, then tell the broker."""
@@ -58,7 +60,9 @@ class Ending:
         log.info(
             "lease %s ends (%s): %d kernels come back within %.0f s", lease.id, reason, len(kernels), left
         )
+        others = asyncio.gather(*(leave(lease) for leave in self._also))
         returns = await asyncio.gather(*(self._bring_back(kernel, lease, reason) for kernel in kernels))
+        await others
         for kernel in self._kernels():
             await kernel.end_parked("worker")
         await self._acknowledge(lease.id, Acknowledge(kernels=[one for one in returns if one is not None]))

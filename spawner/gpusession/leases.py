@@ -351,7 +351,7 @@ class LeaseKeeper:
     ) -> Lease:
         """Return this server's lease, asking for one where there is none; waits out a broker that is away.
 
-        Raises LimitReached, UnknownPool, InvalidOption, NotAllowed, Conflict (a lease of another pool).
+        Raises LimitReached, UnknownPool, InvalidOption, NotAllowed, Conflict (another pool, or fewer GPUs).
         """
         async with self._asking:
             while True:
@@ -367,6 +367,11 @@ class LeaseKeeper:
                     raise errors.Conflict(
                         f"This server already has a GPU of the pool {lease.pool}.",
                         hint="Release it first, then ask for the other kind.",
+                    )
+                if gpus > lease.gpus:
+                    raise errors.Conflict(
+                        f"This server has {lease.gpus} GPU(s) already, and {gpus} were asked for.",
+                        hint="Release first, then ask for more.",
                     )
                 return lease
 

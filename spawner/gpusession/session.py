@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,7 +39,9 @@ from gpusession.kernels.ports import (
     KernelCommand,
     Place,
     RunningKernel,
+    WorkerLink,
 )
+from gpusession.lastsave import save_all
 from gpusession.leases import Broker, Connect, KeyPair, LeaseKeeper
 from gpusession.notices import WHY, waiting_for
 from gpusession.offers import Offers
@@ -52,8 +53,6 @@ log = logging.getLogger(__name__)
 FENCE_MARGIN_SECONDS = 5.0
 LINK_NEWS_SECONDS = 1.0
 """A kernel's end on the worker may be the worker's end: wait this long for the news of its link."""
-STOP_PATIENCE_SHARE = 0.15
-"""The share of the time for stopping during which a running cell may still finish."""
 
 
 class Store(Protocol):
@@ -94,6 +93,7 @@ class Session(OwnLoop):
         self._parts = parts
         self.snapshots = parts.store.folder
         self.kernels: dict[str, Kernel] = {}
+        self._leave_first: list[Callable[[Lease], Awaitable[None]]] = []
         self.commands: dict[str, CommandStatus] = {}
         self.last_activity = parts.now()
         self._offers = Offers(self.snapshots)
@@ -131,7 +131,9 @@ class Session(OwnLoop):
             on_ending=self._lease_ends,
             on_ended=self._lease_ended,
         )
-        self._ending = Ending(lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now)
+        self._ending = Ending(
+            lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now, self._leave_first
+        )
         self._recovery = Recovery(self, self.server_place, self._fenced, parts.now, parts.make_id)
 
     # --- what kernels need (kernel.Surroundings)
@@ -153,15 +155,37 @@ class Session(OwnLoop):
 
     async def worker_place(self, pool: str | None, say: Callable[[MoveStep, str], None]) -> Place:
         """Wait for a lease and its link. Raises LimitReached, LeaseOver, LinkLost …"""
+        return (await self.borrow(pool, 1, say))[1].place
+
+    async def borrow(
+        self, pool: str | None, gpus: int, say: Callable[[MoveStep, str], None]
+    ) -> tuple[Lease, WorkerLink]:
+        """Wait for a lease and its link; what was asked for here goes back by `release_if_unused`.
+
+        Raises LimitReached, LeaseOver, LinkLost … A wait that is cancelled leaves no request behind.
+        """
 
         def heard(lease: Lease | None) -> None:
             say(*waiting_for(lease))
 
+        asking = self.spawn(self._want(pool, gpus, heard), "want")
+        try:
+            lease = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            if self.keeper.state == "ok":
+                # The request may be at the broker already: hear its answer, then give it back.
+                asking.add_done_callback(lambda _done: self.release_if_unused())
+            else:
+                asking.cancel()
+            raise
+        return lease, await self.keeper.linked(heard)
+
+    async def _want(self, pool: str | None, gpus: int, heard: Callable[[Lease | None], None]) -> Lease:
         had = self.keeper.lease is not None and self.keeper.lease.state is not LeaseState.ENDING
-        lease = await self.keeper.want(pool, say=heard)
+        lease = await self.keeper.want(pool, gpus, heard)
         if not had:
             self._for_flips.add(lease.id)
-        return (await self.keeper.linked(heard)).place
+        return lease
 
     def changed(self, kernel: Kernel) -> None:
         self._touch(kernel.id)
@@ -265,13 +289,15 @@ class Session(OwnLoop):
         lease = self.keeper.lease
         if lease is None or lease.id not in self._for_flips or lease.state is LeaseState.ENDING:
             return
-        if self.commands or any(kernel.wants_worker for kernel in self.kernels.values()):
-            return
-        self.spawn(self._release(lease.id), "release")
+        if not self._in_use():
+            self.spawn(self._release(lease.id), "release")
+
+    def _in_use(self) -> bool:
+        return bool(self.commands) or any(kernel.wants_worker for kernel in self.kernels.values())
 
     async def _release(self, lease_id: str) -> None:
         for attempt in range(5):
-            if self.lease_id() != lease_id or any(kernel.wants_worker for kernel in self.kernels.values()):
+            if self.lease_id() != lease_id or self._in_use():
                 return
             try:
                 await self.keeper.release()
@@ -303,6 +329,25 @@ class Session(OwnLoop):
 
     async def usage(self) -> UsageSeries:
         return await self.keeper.usage()
+
+    # --- commands on the worker (gpusession.commands)
+
+    def empty_first(self, leave: Callable[[Lease], Awaitable[None]]) -> None:
+        """``leave`` is waited for, too, before the broker hears that an ending lease's worker is empty."""
+        self._leave_first.append(leave)
+
+    def add_command(self, command: CommandStatus) -> None:
+        """A command asks for the worker or runs there: the lease stays, the server is not idle."""
+        self.commands[command.id] = command
+        self.last_activity = self.now()
+        self._touch("")
+
+    def drop_command(self, command_id: str) -> None:
+        self.commands.pop(command_id, None)
+        self.last_activity = self.now()
+        self._touch("")
+        if not self._closing:
+            self.release_if_unused()
 
     # --- kernels, for people
 
@@ -443,53 +488,9 @@ class Session(OwnLoop):
         """
         self._closing = True
         lease_id = self.lease_id()
-        returns = await asyncio.gather(
-            *(self._save_last(kernel, within_seconds) for kernel in list(self.kernels.values()))
-        )
-        done = [one for one in returns if one is not None]
+        done = await save_all(list(self.kernels.values()), within_seconds)
         if lease_id is not None:
             with contextlib.suppress(TimeoutError):
                 word = Acknowledge(kernels=done, reason="server-stopped")
                 await asyncio.wait_for(self.keeper.acknowledge(lease_id, word), 5.0)
         return done
-
-    async def _save_last(self, kernel: Kernel, within_seconds: float) -> KernelReturn | None:
-        running = kernel.endpoint.running
-        if not kernel.carries_state or running is None or running.exited.done():
-            return None
-        outcome, saved = "lost", {}
-        with contextlib.suppress(errors.GpuhubError):
-            kernel.cancel()
-        try:
-            async with asyncio.timeout(within_seconds):
-                await kernel.settled()
-                await kernel.endpoint.hold()
-                await self._drain_for_stop(kernel, within_seconds * STOP_PATIENCE_SHARE)
-                saved = await kernel.save("server-stop")
-                outcome = "saved"
-        except (errors.GpuhubError, TimeoutError) as error:
-            log.warning("kernel %s could not be saved before the stop: %s", kernel.id, error)
-        verdicts = saved.get("verdicts", [])
-        return KernelReturn.model_validate(
-            {
-                "kernel": kernel.id,
-                "notebook": kernel.notebook or "",
-                "outcome": outcome,
-                "bytes": saved.get("bytes", 0),
-                "kept": sum(one["verdict"] != "left" for one in verdicts),
-                "left": sum(one["verdict"] == "left" for one in verdicts),
-            }
-        )
-
-    async def _drain_for_stop(self, kernel: Kernel, patience_seconds: float) -> None:
-        while True:
-            try:
-                await kernel.endpoint.drain(timeout_seconds=patience_seconds)
-                return
-            except TimeoutError:
-                running = kernel.endpoint.running
-                if running is None or running.exited.done():
-                    return
-                log.info("kernel %s: its cell is interrupted, the server stops", kernel.id)
-                await running.signal(signal.SIGINT)
-                patience_seconds = 5.0
