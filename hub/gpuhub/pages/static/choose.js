@@ -28,7 +28,9 @@
       // said as "does not answer"
     }
     const text = sentence(now);
+    // Said aloud only when it changed.
     if (line.textContent !== text) line.textContent = text;
+    line.dataset.free = !now.ok || !now.total ? 'unknown' : now.free > 0 ? 'some' : 'none';
   }
 
   function showOptions() {
