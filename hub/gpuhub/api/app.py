@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from gpuhub.api import errors, events, health, leases, me, pools
+from gpuhub.api import errors, events, health, leases, me, page, pools
 from gpuhub.api.bodies import BodyLimit
 from gpuhub.api.openapi import DESCRIPTION, REFUSALS, document
 from gpuhub.api.parts import Parts
@@ -25,6 +25,7 @@ def make_app(parts: Parts) -> ASGIApp:
     app = bare_app(prefix)
     app.state.parts = parts
     app.include_router(health.router, prefix=prefix)
+    app.include_router(page.router, prefix=prefix)
     described = JSONResponse(document(app))
 
     async def openapi() -> JSONResponse:

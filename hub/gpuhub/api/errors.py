@@ -7,7 +7,8 @@ logged with its traceback and shown as nothing but a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -105,25 +106,32 @@ def _sentence(text: str) -> str:
 
 
 class LastResort:
-    """Outermost: whatever nobody foresaw is logged and answered with 500, without a word about it."""
+    """Outermost: logs each request once; what nobody foresaw is logged whole and shown as one sentence."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, *, stopwatch: Callable[[], float] = time.monotonic) -> None:
+        self._app, self._stopwatch = app, stopwatch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        began, status = self._stopwatch(), 0
 
         async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
             await send(message)
 
+        # Without the query: nothing that somebody may have put there by mistake gets into a log.
+        where = {"method": scope["method"], "path": scope["path"][:200]}
         try:
             await self._app(scope, receive, watched)
         except Exception:
-            log.exception("internal error", method=scope["method"], path=scope["path"])
-            if not begun:
-                await JSONResponse(INTERNAL, status_code=500)(scope, receive, send)
+            log.exception("internal error", **where)
+            if not status:
+                await JSONResponse(INTERNAL, status_code=500)(scope, receive, watched)
+        finally:
+            log.info(
+                "request", **where, status=status, milliseconds=round(1000 * (self._stopwatch() - began))
+            )

@@ -78,40 +78,40 @@ async def list_leases(
 @router.get("/leases/{lease_id}", operation_id="getLease")
 async def get_lease(actor: ManagerHere, here: PartsHere, lease_id: LeaseId) -> Lease:
     """One lease as it stands now."""
-    return await here.broker.lease(actor, _known_form(lease_id))
+    return await here.broker.lease(actor, known_form(lease_id))
 
 
 @router.delete("/leases/{lease_id}", operation_id="releaseLease")
 async def release_lease(actor: ManagerHere, here: PartsHere, lease_id: LeaseId) -> Lease:
     """Release it: what runs on the GPU is saved and moved back first. A queued one is cancelled."""
-    return await here.broker.release(actor, _known_form(lease_id))
+    return await here.broker.release(actor, known_form(lease_id))
 
 
 @router.post("/leases/{lease_id}/keep", operation_id="keepLease")
 async def keep_lease(actor: ManagerHere, here: PartsHere, lease_id: LeaseId) -> Lease:
     """Answer the warning that the GPU is idle, within the policy's bounds."""
-    return await here.broker.keep(actor, _known_form(lease_id))
+    return await here.broker.keep(actor, known_form(lease_id))
 
 
 @router.put("/leases/{lease_id}/key", operation_id="setLeaseKey")
 async def set_key(actor: ManagerHere, here: PartsHere, lease_id: LeaseId, key: LinkKey) -> Lease:
     """Give the public key with which the owner's server will reach the worker."""
-    return await here.broker.set_key(actor, _known_form(lease_id), key.public_key)
+    return await here.broker.set_key(actor, known_form(lease_id), key.public_key)
 
 
 @router.post("/leases/{lease_id}/ack", operation_id="acknowledgeLease")
 async def acknowledge(actor: ManagerHere, here: PartsHere, lease_id: LeaseId, done: Acknowledge) -> Lease:
     """The server's word that everything worth saving has left the worker."""
-    return await here.broker.acknowledge(actor, _known_form(lease_id), done)
+    return await here.broker.acknowledge(actor, known_form(lease_id), done)
 
 
 @router.get("/leases/{lease_id}/usage", operation_id="getLeaseUsage")
 async def usage(actor: ManagerHere, here: PartsHere, lease_id: LeaseId) -> UsageSeries:
     """Utilisation and memory of the last ten minutes."""
-    return await here.broker.usage(actor, _known_form(lease_id))
+    return await here.broker.usage(actor, known_form(lease_id))
 
 
-def _known_form(lease_id: str) -> str:
+def known_form(lease_id: str) -> str:
     """What cannot be an id is not looked up."""
     if len(lease_id) > MAX_ID or not all(c.isascii() and (c.isalnum() or c in "-_") for c in lease_id):
         raise NotFound("There is no such lease.")

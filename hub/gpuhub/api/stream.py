@@ -117,10 +117,10 @@ async def _pump(events: AsyncIterator[Event], queue: asyncio.Queue[Event | None]
     """Carry events to the reader's queue; a full one ends the stream once it is read."""
     try:
         async for event in events:
+            if event.id is None and queue.qsize() >= queue.maxsize // 8:
+                # Telemetry: only the newest counts, and the next one comes in seconds.
+                continue
             if queue.full():
-                if event.id is None:
-                    # Telemetry: only the newest counts, and the next one comes in seconds.
-                    continue
                 log.info("a reader of events is too slow", waiting=queue.qsize())
                 break
             queue.put_nowait(event)

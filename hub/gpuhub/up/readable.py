@@ -39,7 +39,7 @@ _QUIET = (
     "pycurl",
     "Configuration specifies both admin_users and users in the admin role",
 )
-_HIDDEN = {"time", "timestamp", "ts", "at", "level", "event", "message", "msg", "logger"}
+_HIDDEN = {"time", "timestamp", "ts", "at", "level", "event", "message", "msg", "logger", "exception"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Line:
 
 def read_line(raw: str) -> Line:
     """Return ``raw`` in the form that people read."""
-    text = _COLOUR.sub("", raw.rstrip())[:MAX_LINE]
+    text = _COLOUR.sub("", raw.rstrip())
     if text.startswith("{"):
         try:
             entry = json.loads(text)
@@ -62,6 +62,7 @@ def read_line(raw: str) -> Line:
             entry = None
         if isinstance(entry, dict):
             return _from_json(entry)
+    text = text[:MAX_LINE]
     match = _JUPYTER.match(text)
     if match:
         level = _LETTERS[match["level"]]
@@ -79,7 +80,9 @@ def _from_json(entry: dict[str, Any]) -> Line:
     head = str(entry.get("event") or entry.get("message") or entry.get("msg") or "")
     rest = " ".join(f"{key}={_short(value)}" for key, value in entry.items() if key not in _HIDDEN)
     quiet = level == "debug" or head in ("request", "list", "asked")
-    return Line(level, f"{head}  {rest}".strip(), quiet=quiet)
+    # A traceback is nothing without its lines.
+    trace = str(entry.get("exception") or "").rstrip()[-MAX_LINE:]
+    return Line(level, f"{head}  {rest}".strip() + (f"\n{trace}" if trace else ""), quiet=quiet)
 
 
 def _level(name: str) -> Level:

@@ -32,6 +32,14 @@ from gpuhub.up.readable import Line, Log, read_line
             "2026-11-24T15:34:54.461Z [ConfigProxy] info: Adding route /",
             Line("info", "Adding route /", quiet=True),
         ),
+        (
+            '{"level": "error", "event": "internal error", "exception": "Traceback\\nKeyError: 1"}',
+            Line("error", "internal error\nTraceback\nKeyError: 1"),
+        ),
+        (
+            '{"level": "info", "event": "long", "text": "' + "x" * 5000 + '"}',
+            Line("info", f"long  text={'x' * 299}…"),
+        ),
         ("{not json", Line("info", "{not json")),
         ("plain words", Line("info", "plain words")),
     ],
