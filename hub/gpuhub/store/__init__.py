@@ -1,0 +1,45 @@
+"""What must survive: leases, their events, closed usage. The only part that knows SQLAlchemy.
+
+::
+
+    store = await Store.open("sqlite+aiosqlite:////data/gpuhub.sqlite")
+    record, event = await store.leases.create(record, render, key="k", request="digest")
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gpuhub.store.database import connect, migrate
+from gpuhub.store.events import Events
+from gpuhub.store.history import History, UsageRecord
+from gpuhub.store.leases import KeyTaken, Leases, Stale, StoredEvent
+
+__all__ = ["KeyTaken", "Stale", "Store", "StoredEvent", "UsageRecord"]
+
+
+class Store:
+    """The database of one broker. Writes follow each other; reads see what was committed."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        writing = asyncio.Lock()
+        self._engine = engine
+        self.leases = Leases(engine, writing)
+        self.events = Events(engine, writing)
+        self.history = History(engine)
+
+    @classmethod
+    async def open(cls, url: str) -> Store:
+        """Connect and bring the schema to the newest revision."""
+        engine = connect(url)
+        try:
+            await migrate(engine)
+        except BaseException:
+            await engine.dispose()
+            raise
+        return cls(engine)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
