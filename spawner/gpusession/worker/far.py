@@ -17,6 +17,7 @@ import asyncssh
 
 from gpulease import errors
 from gpulease.session import Placement
+from gpusession.kernels.ports import CHANNELS
 
 CHUNK_BYTES = 256 * 1024
 
@@ -64,7 +65,8 @@ class FarKernel(_Far):
         self.kernel_id = str(shown["kernel"])
         self.parked = bool(shown["parked"])
         self._folder = folder
-        self.channels = {channel: f"ipc://{self.path(channel)}" for channel in shown["channels"]}
+        self.channels = {channel: f"ipc://{self.path(channel)}" for channel in CHANNELS}
+        self.listeners: list[asyncssh.SSHListener] = []
 
     def path(self, channel: str) -> Path:
         """Where this channel's socket is here."""
@@ -77,6 +79,8 @@ class FarKernel(_Far):
 
     def ended(self, status: int) -> None:
         super().ended(status)
+        for listener in self.listeners:
+            listener.close()
         for channel in self.channels:
             self.path(channel).unlink(missing_ok=True)
 

@@ -9,8 +9,6 @@ Runs on the loop that called `connect`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import os
 import shutil
@@ -27,12 +25,12 @@ from gpulease.session import Placement
 from gpusession.kernels.launch import PATH_BYTES
 from gpusession.kernels.ports import LINK_LOST, KernelCommand, Terminal
 from gpusession.leases import KeyPair
+from gpusession.worker.conversation import Conversation
 from gpusession.worker.far import FarKernel, FarProgram
 from gpusession.worker.protocol import (
     ALGORITHMS,
     ATTACH,
     KEEPALIVE,
-    MAX_LINE_BYTES,
     PING_SECONDS,
     TALK,
     USER,
@@ -46,7 +44,6 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 15.0
 CLOSE_SECONDS = 2.0
 LONGEST_BELOW = len("/wabcdefgh/k999999-control")
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
 
 
 def make_key() -> KeyPair:
@@ -108,7 +105,7 @@ class WorkerConnection:
         self.lost: asyncio.Future[str] = self._loop.create_future()
         self._folder = folder
         self._connection: asyncssh.SSHClientConnection | None = None
-        self._talk: _Talk | None = None
+        self._talk: Conversation | None = None
         self._kernels: dict[str, FarKernel] = {}
         self._programs: dict[str, FarProgram] = {}
         self._early: dict[str, int] = {}
@@ -156,7 +153,7 @@ class WorkerConnection:
             **ALGORITHMS,
             **KEEPALIVE,
         )
-        talk = self._talk = _Talk(self._event)
+        talk = self._talk = Conversation(self._event)
         await self._connection.create_session(lambda: talk, TALK, encoding=None, request_pty=False)
         hello = await talk.hello
         for found in hello["kernels"]:
@@ -247,8 +244,9 @@ class WorkerConnection:
         self._kernels[kernel.target] = kernel
         try:
             assert self._connection is not None
-            for channel, there in shown["channels"].items():
-                await self._connection.forward_local_path(str(kernel.path(channel)), there)
+            for channel in kernel.channels:
+                here, there = str(kernel.path(channel)), str(shown["channels"][channel])
+                kernel.listeners.append(await self._connection.forward_local_path(here, there))
         except (OSError, asyncssh.Error) as error:
             raise errors.LinkLost(f"The kernel's sockets cannot be reached: {error}.") from error
         if kernel.target in self._early:
@@ -336,81 +334,3 @@ class _Watch(asyncssh.SSHClient):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.gone(exc)
-
-
-class _Talk(asyncssh.SSHClientSession[bytes]):
-    """The conversation's channel: lines out, lines in."""
-
-    def __init__(self, on_event: Any) -> None:
-        self.hello: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._on_event = on_event
-        self._chan: Any = None
-        self._heard = bytearray()
-        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._number = 0
-
-    async def ask(self, order: dict[str, Any]) -> dict[str, Any]:
-        self._number += 1
-        number = self._number
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._send({"id": number, **order})
-        self._waiting[number] = answer
-        try:
-            return await answer
-        finally:
-            self._waiting.pop(number, None)
-
-    def tell(self, order: dict[str, Any]) -> None:
-        with contextlib.suppress(errors.LinkLost):
-            self._send({"id": None, **order})
-
-    def _send(self, order: dict[str, Any]) -> None:
-        line = json.dumps(order).encode() + b"\n"
-        if len(line) > MAX_LINE_BYTES:
-            raise errors.InvalidOption(
-                "The arguments and the environment are too large.", hint="Pass less, or a file."
-            )
-        try:
-            self._chan.write(line)
-        except OSError as error:
-            raise errors.LinkLost("The worker cannot be reached any more.") from error
-
-    def fail(self, error: errors.GpuhubError) -> None:
-        for waiting in [*self._waiting.values(), self.hello]:
-            if not waiting.done():
-                waiting.set_exception(error)
-        if not self.hello.cancelled():
-            self.hello.exception()  # nobody may be waiting for it any more
-
-    # --- asyncssh.SSHClientSession
-
-    def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
-        self._chan = chan
-
-    def data_received(self, data: bytes, datatype: Any) -> None:
-        self._heard += data
-        *lines, self._heard = self._heard.split(b"\n")
-        for line in lines:
-            self._take(json.loads(line))
-        if len(self._heard) > MAX_ANSWER_BYTES:
-            self._chan.get_connection().abort()
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if message.get("event") == "hello":
-            if not self.hello.done():
-                self.hello.set_result(message)
-        elif "event" in message:
-            self._on_event(message)
-        else:
-            waiting = self._waiting.get(message.get("id") or 0)
-            if waiting is None or waiting.done():
-                return
-            if "error" in message:
-                waiting.set_exception(errors.from_dict(message["error"], status=503))
-            else:
-                waiting.set_result(message["ok"])
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        # Without the conversation the connection is of no use.
-        self.fail(errors.LinkLost("The worker cannot be reached any more."))
-        self._chan.get_connection().abort()

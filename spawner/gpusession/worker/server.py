@@ -144,8 +144,8 @@ class Gate(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         self._admitted = True
-        self._door.work.heard()
         self._door.entered(self)
+        self._door.work.met(self)
 
     def session_requested(self) -> asyncssh.SSHServerSession[bytes]:
         return Channel(self._ask)

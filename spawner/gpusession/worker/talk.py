@@ -7,6 +7,7 @@ sentence; an order that cannot be understood does nothing; endless input ends th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ class Talk(asyncssh.SSHServerSession[bytes]):
 
     def say(self, message: Mapping[str, Any]) -> None:
         if self._chan is not None and not self._chan.is_closing():
-            self._chan.write(json.dumps(message).encode() + b"\n")
+            with contextlib.suppress(OSError):  # it is going down
+                self._chan.write(json.dumps(message).encode() + b"\n")
 
     # --- asyncssh.SSHServerSession
 

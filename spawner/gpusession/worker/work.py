@@ -55,6 +55,7 @@ class Work:
         self._programs: dict[str, Program] = {}
         self._owners: dict[str, Owner | None] = {}
         """Of programs, by target."""
+        self._present: set[Owner] = set()
         self._number = 0
         self._ending = False
         self._heard = self._looked = clock()
@@ -75,6 +76,8 @@ class Work:
         if self._ending:
             await kernel.kill()
             self._check_not_ending()
+        if owner not in self._present:  # it went while the process started
+            self._unclaimed([kernel])
         log.info("kernel started", extra={"target": target, "pid": kernel.pid})
         return kernel.shown()
 
@@ -93,6 +96,8 @@ class Work:
         if self._ending:
             await started.kill()
             self._check_not_ending()
+        if owner not in self._present:
+            started.let_go()
         started.exited.add_done_callback(lambda done: self._program_ended(target, done.result()))
         asyncio.get_running_loop().call_later(ATTACH_SECONDS, self._drop_unread, started)
         log.info("program started", extra={"target": target, "pid": started.pid})
@@ -154,13 +159,21 @@ class Work:
         """The server said something."""
         self._heard = self._clock()
 
+    def met(self, owner: Owner) -> None:
+        """A connection is there."""
+        self._present.add(owner)
+        self.heard()
+
     def lost(self, owner: Owner) -> None:
         """The connection is gone: hang up its programs, and put a fence around its kernels."""
+        self._present.discard(owner)
         for target in [target for target, mine in self._owners.items() if mine is owner]:
             self._owners[target] = None
             if not self._programs[target].attached:
                 self._programs[target].let_go()  # the others: their channel tells them
-        kernels = [kernel for kernel in self._kernels.values() if kernel.owner is owner]
+        self._unclaimed([kernel for kernel in self._kernels.values() if kernel.owner is owner])
+
+    def _unclaimed(self, kernels: list[WorkerKernel]) -> None:
         for kernel in kernels:
             kernel.owner = None
         if kernels and not self._ending:
