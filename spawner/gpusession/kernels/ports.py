@@ -215,6 +215,9 @@ class RemoteCommand(Protocol):
     async def kill(self) -> None:
         """End it now, with its children."""
 
+    def detach(self) -> None:
+        """Leave a program that was started with ``keep`` to itself: nobody reads it any more."""
+
 
 class WorkerLink(Protocol):
     """The one connection to a lease's worker (`gpusession.worker.link`)."""

@@ -141,3 +141,8 @@ class FarProgram(_Far):
     async def kill(self) -> None:
         await super().kill()
         self._close()
+
+    def detach(self) -> None:
+        """See `RemoteCommand.detach`."""
+        self._open.clear()
+        self._close()

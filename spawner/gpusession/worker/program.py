@@ -309,19 +309,25 @@ def check_folder(cwd: str) -> None:
 
 
 def cannot_start(program: str, error: Exception) -> InvalidOption:
-    """Return the refusal that says why ``program`` cannot be started."""
+    """Return the refusal that says why ``program`` cannot be started.
+
+    Its detail ``exit_status`` is what a shell would answer: 127 not found, 126 cannot be run.
+    """
     number = error.errno if isinstance(error, OSError) else None
     if number == errno.ENOENT:
-        return InvalidOption(f"The program {program} was not found on the worker.", hint="Check its name.")
+        return InvalidOption(
+            f"The program {program} was not found on the worker.", hint="Check its name.", exit_status=127
+        )
     if number == errno.E2BIG:
         return InvalidOption("The arguments and the environment are too large.", hint="Pass less, or a file.")
     if number == errno.ENOEXEC:
         return InvalidOption(
             f"{program} is not a program that can be run.",
             hint="A script needs a first line such as #!/bin/sh.",
+            exit_status=126,
         )
     reason = os.strerror(number) if number else str(error)
-    return InvalidOption(f"{program} cannot be started on the worker: {reason}.")
+    return InvalidOption(f"{program} cannot be started on the worker: {reason}.", exit_status=126)
 
 
 def _set_size(fd: int, size: TerminalSize) -> None:
