@@ -48,11 +48,14 @@ def run(settings_file: Path) -> int:
     except OSError as error:
         log.error("the broker cannot run", why=str(error))
         return 1
+    except Exception:
+        log.exception("the broker cannot run")
+        return 1
     return 0
 
 
 async def run_broker(settings: BrokerSettings, policy: PolicySettings) -> None:
-    """Run the broker until a signal. Raises `OSError` where the address or the database cannot be used."""
+    """Run the broker until a signal. Raises `OSError` where the address cannot be used."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
