@@ -34,11 +34,6 @@ KILL_AFTER_SECONDS = 3.0
 """A program that goes on after its hang-up is killed."""
 SAY_AGAIN_SECONDS = 1.0
 
-NOT_PASSED_ON = frozenset(
-    {"CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN"}
-)
-"""What says "this server has no GPU", and the server's own token, which no program there needs."""
-
 
 @dataclass(frozen=True)
 class Order:
@@ -101,21 +96,18 @@ class Commands:
         """
         running = Running(self._session.make_id(), order)
         self._running[running.id] = running
-        status = CommandStatus(id=running.id, command=order.line, started_at=self._session.now())
-        self._session.add_command(status)
+        shown = CommandStatus(id=running.id, command=order.line, started_at=self._session.now())
+        self._session.add_command(shown)
         try:
             lease, link = await self._lease(order, caller)
-            remote = running.remote = await link.run(
-                list(order.argv),
-                env={name: value for name, value in order.env.items() if name not in NOT_PASSED_ON},
-                cwd=order.cwd,
-                terminal=order.terminal,
-                keep=order.keep,
-            )
+            remote = running.remote = await _start(link, order)
             try:
-                await caller.started(lease)
                 ready.set_result(running)
-                return await self._attend(running, remote, caller)
+                await caller.started(lease)
+                status = await self._attend(running, remote, caller)
+                if running.hung_up:
+                    await caller.notice(f"The program was hung up, because {running.hung_up}.")
+                return status
             finally:
                 if not remote.exited.done():
                     await asyncio.shield(end(remote))
@@ -195,8 +187,8 @@ class Commands:
                 reading = False
             finally:
                 running.delivering -= 1
-            if not reading and not running.order.keep:
-                await end(remote)
+            if not reading:
+                await self.left(running)
 
     async def _warn(self, caller: Caller) -> None:
         """Tell the person what the lease's warnings and its end mean for the command."""
@@ -241,6 +233,15 @@ class Commands:
             raise errors.NotFound("This command does not run any more.")
         await self._hang_up(running, "it was ended by `gpu off --now`")
 
+    async def left(self, running: Running) -> None:
+        """Its terminal went away: the program goes with it, or on alone (``keep``)."""
+        if running.remote is None:
+            return
+        if running.order.keep:
+            running.remote.detach()
+        else:
+            await end(running.remote)
+
     async def hang_up_all(self, why: str) -> None:
         await asyncio.gather(*(self._hang_up(one, why) for one in list(self._running.values())))
 
@@ -248,6 +249,18 @@ class Commands:
         running.hung_up = why
         if running.remote is not None:
             await end(running.remote)
+
+
+async def _start(link: WorkerLink, order: Order) -> RemoteCommand:
+    work = asyncio.ensure_future(
+        link.run(list(order.argv), env=order.env, cwd=order.cwd, terminal=order.terminal, keep=order.keep)
+    )
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        with contextlib.suppress(errors.GpuhubError, OSError):
+            await end(await work)
+        raise
 
 
 async def end(remote: RemoteCommand) -> None:
