@@ -11,7 +11,14 @@ from typing import TextIO
 
 import structlog
 
-QUIET_LOGGERS = ("httpx", "httpcore", "aiosqlite", "alembic.runtime.migration", "uvicorn.access")
+QUIET_LOGGERS = (
+    "httpx",
+    "httpcore",
+    "aiosqlite",
+    "alembic.runtime.migration",
+    "uvicorn.access",
+    "uvicorn.error",
+)
 
 
 def configure(stream: TextIO = sys.stdout, level: int = logging.INFO) -> None:

@@ -7,8 +7,10 @@ frame; a refusal is shown as its sentence and hint.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC
+from gettext import translation
 from html import escape
+from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs
 
@@ -42,12 +44,7 @@ form { display: inline; }
 .scroll { overflow-x: auto; }
 .quiet { opacity: .75; }
 """
-NO_GPU_YET = "No GPU yet. Flip the switch in a notebook's toolbar, or run <code>gpu on</code> in a terminal."
-QUOTAS = {
-    "gpus_at_once": "GPUs at once",
-    "gpu_hours_per_week": "GPU-hours in seven days",
-    "longest_lease_hours": "Longest time with a GPU, hours",
-}
+LOCALE = Path(__file__).parent.parent / "locale"
 
 router = APIRouter(include_in_schema=False)
 
@@ -105,6 +102,11 @@ async def act_on_lease(
     return RedirectResponse(here.signin.prefix, status_code=303)
 
 
+def _(text: str) -> str:
+    """Return ``text`` in the language of gpuhub's pages."""
+    return translation("gpuhub", str(LOCALE), ["en"], fallback=True).gettext(text)
+
+
 def _proof(request: Request, here: Parts, who: Caller) -> str:
     visited = request.headers.get("sec-fetch-mode", "navigate") == "navigate"
     whole = request.headers.get("sec-fetch-dest", "document") == "document"
@@ -112,7 +114,7 @@ def _proof(request: Request, here: Parts, who: Caller) -> str:
 
 
 def _refusal(error: GpuhubError) -> HTMLResponse:
-    body = f"<h1>GPUs</h1><p>{escape(error.message)}</p><p class=quiet>{escape(error.hint)}</p>"
+    body = f"<h1>{_('GPUs')}</h1><p>{escape(error.message)}</p><p class=quiet>{escape(error.hint)}</p>"
     return HTMLResponse(_frame(body), status_code=error.status, headers=HEADERS)
 
 
@@ -125,45 +127,58 @@ def _frame(body: str) -> str:
 
 
 def _page(me: Me, prefix: str, proof: str) -> str:
-    groups = f" · groups: {escape(', '.join(me.groups))}" if me.groups else ""
-    parts = [
-        f"<h1>GPUs</h1><p>Signed in as <strong>{escape(me.user)}</strong>{groups}</p>",
-        "<h2>GPUs now</h2>",
-    ]
-    parts.append(
-        _table(("Kind", "Free", "Waiting"), [_pool(pool) for pool in me.pools])
-        if me.pools
-        else "<p>No GPU is on offer at the moment.</p>"
-    )
-    parts.append("<h2>Your GPUs</h2>")
-    parts.append(
-        _table(("Server", "Kind", "State", ""), [_lease(lease, prefix, proof) for lease in me.leases])
-        if me.leases
-        else f"<p>{NO_GPU_YET}</p>"
-    )
-    parts += ["<h2>Your limits</h2>", _table(("Limit", "Used", "Allowed"), [_quota(q) for q in me.quotas])]
+    who = _("Signed in as {user}").format(user=f"<strong>{escape(me.user)}</strong>")
+    groups = _("Groups: {groups}").format(groups=escape(", ".join(me.groups))) if me.groups else ""
+    parts = [f"<h1>{_('GPUs')}</h1><p>{who}</p><p class=quiet>{groups}</p>", f"<h2>{_('GPUs now')}</h2>"]
+    if me.pools:
+        parts.append(_table((_("Kind"), _("Free"), _("Waiting")), [_pool(pool) for pool in me.pools]))
+    else:
+        parts.append(f"<p>{_('No GPU is on offer at the moment.')}</p>")
+    parts.append(f"<h2>{_('Your GPUs')}</h2>")
+    if me.leases:
+        rows = [_lease(lease, prefix, proof) for lease in me.leases]
+        parts.append(_table((_("Server"), _("Kind"), _("State"), ""), rows))
+    else:
+        hint = _("No GPU yet. Flip the switch in a notebook's toolbar, or run {command} in a terminal.")
+        parts.append(f"<p>{hint.format(command='<code>gpu on</code>')}</p>")
+    parts.append(f"<h2>{_('Your limits')}</h2>")
+    parts.append(_table((_("Limit"), _("Used"), _("Allowed")), [_quota(quota) for quota in me.quotas]))
     return _frame("".join(parts))
 
 
 def _pool(pool: Pool) -> tuple[str, ...]:
     size = f"{pool.memory_bytes / 1e9:.1f} GB"
-    return f"{escape(pool.title)} · {size}", f"{pool.free} of {pool.total}", str(pool.waiting)
+    free = _("{free} of {total}").format(free=pool.free, total=pool.total)
+    return f"{escape(pool.title)} · {size}", free, str(pool.waiting)
 
 
 def _lease(lease: Lease, prefix: str, proof: str) -> tuple[str, ...]:
     devices = ", ".join(device.name for device in lease.devices) or f"{lease.gpus} × {lease.pool}"
     said = lease.position.message if lease.position else lease.message
-    state = f"{lease.state}{_until(lease.ends_at)}"
     acts = []
     if lease.warning is not None:
         said = lease.warning.message
         if lease.warning.keep.times_left:
-            acts.append(_button(prefix, lease, "keep", "Keep", proof))
+            acts.append(_button(prefix, lease, "keep", _("Keep"), proof))
     if lease.state in (LeaseState.QUEUED, LeaseState.STARTING, LeaseState.ACTIVE):
-        word = "Cancel" if lease.state is LeaseState.QUEUED else "Release"
+        word = _("Cancel") if lease.state is LeaseState.QUEUED else _("Release")
         acts.append(_button(prefix, lease, "release", word, proof))
-    shown = f"{escape(state)}<br><span class=quiet>{escape(said)}</span>"
-    return escape(lease.server or "default"), escape(devices), shown, " ".join(acts) if proof else ""
+    state = [_state(lease.state), f"<span class=quiet>{escape(said)}</span>"]
+    if lease.ends_at is not None:
+        latest = f"{lease.ends_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        state.append(f"<span class=quiet>{_('Ends at the latest at {time}.').format(time=latest)}</span>")
+    server = escape(lease.server) or _("default")
+    return server, escape(devices), "<br>".join(state), " ".join(acts) if proof else ""
+
+
+def _state(state: LeaseState) -> str:
+    return {
+        LeaseState.QUEUED: _("waiting"),
+        LeaseState.STARTING: _("starting"),
+        LeaseState.ACTIVE: _("on"),
+        LeaseState.ENDING: _("saving"),
+        LeaseState.ENDED: _("released"),
+    }[state]
 
 
 def _button(prefix: str, lease: Lease, act: str, word: str, proof: str) -> str:
@@ -175,12 +190,13 @@ def _button(prefix: str, lease: Lease, act: str, word: str, proof: str) -> str:
 
 
 def _quota(quota: QuotaUse) -> tuple[str, ...]:
+    name = {
+        "gpus_at_once": _("GPUs at once"),
+        "gpu_hours_per_week": _("GPU-hours in seven days"),
+        "longest_lease_hours": _("Longest time with a GPU, hours"),
+    }[quota.name]
     used = "–" if quota.used is None else f"{quota.used:g}"
-    return QUOTAS[quota.name], used, "no limit" if quota.allowed is None else f"{quota.allowed:g}"
-
-
-def _until(moment: datetime | None) -> str:
-    return "" if moment is None else f" · ends at latest {moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return name, used, _("no limit") if quota.allowed is None else f"{quota.allowed:g}"
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
