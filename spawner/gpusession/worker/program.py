@@ -231,9 +231,9 @@ class Program:
             self.flow(True)
             return
         self.hang_up()
-        for stream in list(self._outputs):
-            self._close_output(stream)
-        self._close_input()
+        self.flow(True)  # into nothing: a full pipe must not keep it from its last steps
+        if not self._terminal:
+            self._close_input()
 
     def _open_file(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -250,6 +250,7 @@ class Program:
             task.add_done_callback(self._tasks.discard)
 
     async def _hang_up(self) -> None:
+        await self.signal(signal.SIGHUP)
         for number in (signal.SIGHUP, signal.SIGCONT):
             await self._process.signal(number)
         await asyncio.wait([self.exited], timeout=HANG_UP_SECONDS)
