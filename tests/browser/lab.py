@@ -1,0 +1,244 @@
+"""JupyterLab in a tab: notebooks with their switch, the GPU panel, a terminal.
+
+Everything is found as a person (or a screen reader) finds it: by role and name, by what is written.
+JupyterLab's own class names are used where it gives its parts no names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.visitor import Visitor
+
+OPEN_MS = 60_000
+CELL_MS = 60_000
+MOVE_MS = 90_000
+NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
+
+
+class Lab:
+    """One tab with JupyterLab."""
+
+    def __init__(self, visitor: Visitor, page: Page | None = None) -> None:
+        self.visitor, self.page = visitor, page or visitor.page
+
+    @property
+    def path(self) -> str:
+        return f"user/{self.visitor.name}/lab"
+
+    def open(self, notebook: str | None = None) -> Notebook | None:
+        """Go there, as with a bookmark; with a notebook, until its kernel is ready."""
+        if notebook is None:
+            self.visitor.goto(self.path, self.page)
+            self.wait_until_up()
+            return None
+        # A fresh workspace: a second tab must not take over what the first one has open.
+        self.visitor.goto(f"{self.path}/tree/{notebook}", self.page)
+        self.wait_until_up()
+        found = Notebook(self)
+        found.wait_until_ready()
+        return found
+
+    def wait_until_up(self) -> None:
+        expect(self.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=OPEN_MS)
+        expect(self.page.get_by_role("menubar", name="main menu")).to_be_visible(timeout=OPEN_MS)
+
+    def new_notebook(self) -> Notebook:
+        """By the launcher's card."""
+        card = self.page.locator('.jp-LauncherCard[data-category="Notebook"]', has_text="Python 3")
+        card.first.click()
+        found = Notebook(self)
+        found.wait_until_ready()
+        return found
+
+    def open_from_files(self, name: str) -> Notebook:
+        """By a double click in the file browser; the tab is the front one afterwards."""
+        files = self.page.locator(".jp-DirListing-item", has_text=name)
+        if not files.first.is_visible():
+            self.page.get_by_role("button", name="Refresh the file browser").click()
+        files.first.dblclick()
+        expect(self.page.locator(".lm-TabBar-tab.jp-mod-current", has_text=name)).to_be_visible()
+        found = Notebook(self)
+        found.wait_until_ready()
+        return found
+
+    def front(self, name: str) -> None:
+        """Bring an open tab to the front."""
+        self.page.locator("#jp-main-dock-panel .lm-TabBar-tab", has_text=name).click()
+
+    def menu(self, name: str, item: str) -> None:
+        self.page.get_by_role("menubar", name="main menu").get_by_role("menuitem", name=name).click()
+        self.page.get_by_role("menu").get_by_text(item, exact=True).click()
+
+    def run_command(self, label: str) -> None:
+        """Through the command palette."""
+        self.page.keyboard.press("Control+Shift+C")
+        palette = self.page.locator(".lm-CommandPalette-input")
+        palette.fill(label)
+        self.page.locator(".lm-CommandPalette-item", has_text=label).first.click()
+
+    def dialog(self) -> Locator:
+        return self.page.locator(".jp-Dialog")
+
+    @property
+    def panel(self) -> Locator:
+        """The GPU panel, opened by its tab in the left bar."""
+        found = self.page.locator(".gpuhub-Panel")
+        if not found.is_visible():
+            self.page.get_by_role("tab", name="GPU").click()
+        expect(found).to_be_visible()
+        return found
+
+    def notifications(self) -> Locator:
+        return self.page.get_by_role("alert")
+
+    def terminal(self) -> Terminal:
+        self.page.locator(".jp-LauncherCard", has_text="Terminal").click()
+        return Terminal(self.page)
+
+
+class Notebook:
+    """The notebook in front."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.page = lab, lab.page
+        self.panel = self.page.locator(NOTEBOOK)
+        self.cells = self.panel.locator(".jp-Notebook .jp-CodeCell")
+        self.switch = Switch(self)
+
+    def wait_until_ready(self) -> None:
+        expect(self.panel).to_have_count(1, timeout=OPEN_MS)
+        # "Idle" by JupyterLab's own account of the kernel.
+        status = self.panel.locator(".jp-Notebook-ExecutionIndicator")
+        expect(status).to_have_attribute("data-status", "idle", timeout=OPEN_MS)
+
+    def cell(self, index: int) -> Locator:
+        return self.panel.locator(f'.jp-CodeCell[data-windowed-list-index="{index}"]')
+
+    def submit(self, code: str) -> int:
+        """Write into the last cell and press Shift+Enter; returns the cell's index at once."""
+        last = self.cells.last
+        index = int(last.get_attribute("data-windowed-list-index") or 0)
+        last.locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(code)
+        self.page.keyboard.press("Shift+Enter")
+        expect(self.cell(index + 1)).to_be_visible()
+        return index
+
+    def result(self, index: int, timeout_ms: float = CELL_MS) -> str:
+        """Wait until the cell has its number; returns its output as text."""
+        prompt = self.cell(index).locator(".jp-InputPrompt")
+        expect(prompt).to_have_text(re.compile(r"\[\d+\]:"), timeout=timeout_ms)
+        outputs = self.cell(index).locator(".jp-OutputArea-output")
+        return "\n".join(text.strip() for text in outputs.all_inner_texts())
+
+    def number(self, index: int) -> int:
+        """The execution count of a cell that has run."""
+        text = self.cell(index).locator(".jp-InputPrompt").inner_text()
+        return int(re.sub(r"\D", "", text))
+
+    def run(self, code: str, timeout_ms: float = CELL_MS) -> str:
+        return self.result(self.submit(code), timeout_ms)
+
+    def run_existing(self, index: int, timeout_ms: float = CELL_MS) -> str:
+        """Run a cell that is already written."""
+        self.cell(index).locator(".cm-content").click()
+        self.page.keyboard.press("Shift+Enter")
+        return self.result(index, timeout_ms)
+
+    def save(self) -> None:
+        self.page.keyboard.press("Control+s")
+        expect(self.page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")).to_have_count(0)
+
+
+class Switch:
+    """The switch in the notebook's toolbar, and what stands beside it."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self._notebook, self.page = notebook, notebook.page
+        self.group = notebook.panel.get_by_role("group", name="GPU", exact=True)
+        self.track = self.group.get_by_role("switch", name="Run on a GPU")
+
+    def expect_cpu(self, timeout_ms: float = MOVE_MS) -> None:
+        expect(self.track).to_have_attribute("aria-checked", "false", timeout=timeout_ms)
+        expect(self.track).to_have_attribute("aria-disabled", "false", timeout=timeout_ms)
+
+    def expect_on(self, timeout_ms: float = MOVE_MS) -> None:
+        expect(self.track).to_have_attribute("aria-checked", "true", timeout=timeout_ms)
+        expect(self.group).to_contain_text("simulated", timeout=timeout_ms)
+
+    def flip(self) -> None:
+        expect(self.track).to_have_attribute("aria-disabled", "false", timeout=MOVE_MS)
+        self.track.click()
+
+    def turn_on(self) -> None:
+        self.flip()
+        self.expect_on()
+
+    def turn_off(self) -> None:
+        self.flip()
+        self.expect_cpu()
+
+    def chip(self, text: str | re.Pattern[str]) -> Locator:
+        """One of the facts that open a pop-over."""
+        return self.group.get_by_role("button").filter(has_text=text)
+
+    def button(self, name: str) -> Locator:
+        return self.group.get_by_role("button", name=name, exact=True)
+
+    def popover(self, title: str | re.Pattern[str]) -> Locator:
+        return self.page.get_by_role("dialog", name=title)
+
+    @contextmanager
+    def everything_shown(self) -> Iterator[list[str]]:
+        """Collect each text that the switch shows, in order, however short it is there."""
+        shown: list[str] = []
+        handle = self.group.evaluate_handle(
+            """group => {
+                // React keeps the group; what is inside comes and goes.
+                const box = group.parentElement;
+                const seen = [];
+                const look = () => {
+                    const copy = box.cloneNode(true);
+                    copy.querySelectorAll('[role=status]').forEach(one => one.remove());
+                    const text = copy.textContent.replace(/\\s+/g, ' ').trim();
+                    if (seen.at(-1) !== text) seen.push(text);
+                };
+                look();
+                const watch = new MutationObserver(look);
+                watch.observe(box, {subtree: true, childList: true, characterData: true, attributes: true});
+                return {seen, watch};
+            }"""
+        )
+        try:
+            yield shown
+        finally:
+            shown += handle.evaluate("({seen, watch}) => { watch.disconnect(); return seen; }")
+            handle.dispose()
+
+
+class Terminal:
+    """A terminal in front, read from its rows."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.box = page.locator(".jp-Terminal:not(.lm-mod-hidden)")
+        expect(self.box.locator(".xterm-helper-textarea")).to_be_attached(timeout=OPEN_MS)
+        self.expect(re.compile(r"[$#] *$", re.MULTILINE))
+
+    def type(self, line: str) -> None:
+        self.box.locator(".xterm-helper-textarea").focus()
+        self.page.keyboard.type(line)
+        self.page.keyboard.press("Enter")
+
+    def expect(self, text: str | re.Pattern[str], timeout_ms: float = CELL_MS) -> None:
+        expect(self.box.locator(".xterm-rows")).to_contain_text(text, timeout=timeout_ms)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.box.locator(".xterm-rows > div").all_inner_texts())
