@@ -7,7 +7,7 @@ that somebody else has changed meanwhile is `Stale` and does nothing. Writers fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any
@@ -58,7 +58,8 @@ class Leases:
     ) -> tuple[LeaseRecord, StoredEvent | None]:
         """Store a new lease. No event: an earlier request made it (same key), or its server has one.
 
-        ``request`` is a digest of what was asked. Raises `KeyTaken`.
+        A record that is stored already (it has a ``seq``) is the answer to this request too: only the
+        key is remembered. ``request`` is a digest of what was asked. Raises `KeyTaken`.
         """
         async with self._writing, self._engine.connect() as connection:
             try:
@@ -69,6 +70,8 @@ class Leases:
                         raise KeyTaken
                     if known is not None:
                         found = await _one(connection, schema.leases.c.id == known[0])
+                    elif record.seq:
+                        found = record
                     else:
                         found = await _one(
                             connection,
@@ -115,6 +118,14 @@ class Leases:
                     .where(table.c.id == lease_id)
                     .values(busy_seconds=table.c.busy_seconds + seconds)
                 )
+
+    async def note_servers_seen(self, lease_ids: Collection[str]) -> None:
+        """Remember that these leases' servers were seen running; no revision, no event."""
+        table = schema.leases
+        async with self._writing, self._engine.begin() as connection:
+            await connection.execute(
+                sa.update(table).where(table.c.id.in_(list(lease_ids))).values(server_seen=True)
+            )
 
     async def get(self, lease_id: str) -> LeaseRecord | None:
         async with self._engine.connect() as connection:
