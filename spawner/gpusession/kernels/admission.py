@@ -10,7 +10,6 @@ waiting cells are doomed exactly as in a kernel's own queue. Knows no sockets an
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +18,10 @@ from gpusession.kernels.wire import Message
 
 SEEN_KEPT = 1 << 16
 """How many signatures are remembered against double delivery (a kernel's own number)."""
+
+MOVE, START, DEAD, WORKER = "move", "start", "dead", "worker"
+"""Why the queue is held: a move's last steps; a process that starts; one that has ended; a kernel
+that runs its cells on a GPU only and waits for one (then only cells wait)."""
 
 _COMMS = ("comm_open", "comm_msg", "comm_close")
 
@@ -40,6 +43,11 @@ class Request:
     @property
     def id(self) -> str:
         return self.message.id
+
+    @property
+    def header(self) -> bytes:
+        """To answer under, as it came."""
+        return self.message.parts[0]
 
     @property
     def executes(self) -> bool:
@@ -98,12 +106,12 @@ class Admission:
         """Return the next request for the kernel, now counted as with it; None: nothing may go."""
         if self.main is None and self.urgent:
             return self._fly(self.urgent.popleft())
-        if self.holds:
+        if self.holds - {WORKER}:
             return None
-        if self.main is None and self.waiting:
-            return self._fly(self.waiting.popleft())
         for request in self.waiting:
-            if request.beside:
+            if request.executes and self.holds:
+                continue
+            if self.main is None or request.beside:
                 self.waiting.remove(request)
                 return self._fly(request)
         return None
@@ -141,7 +149,7 @@ class Admission:
 
     def landed(self, request: Request) -> bool:
         """Take a request that has reply and idle out; False when it has not."""
-        if not (request.replied and request.idle):
+        if not (request.idle and (request.replied or not request.message.type.endswith("_request"))):
             return False
         self.forget(request)
         return True
@@ -158,12 +166,19 @@ class Admission:
         doomed, self.doomed = self.doomed, []
         return doomed
 
-    def take_waiting(self) -> list[Request]:
+    def take_waiting(self, *, cells_only: bool = False) -> list[Request]:
         """Empty the queue (not what is with the kernel)."""
-        taken = [*self.doomed, *self.waiting]
+        taken = [*self.doomed, *(one for one in self.waiting if one.executes or not cells_only)]
         self.doomed = []
-        self.waiting.clear()
+        self.waiting = deque(one for one in self.waiting if cells_only and not one.executes)
         return taken
+
+    def forget_own(self) -> None:
+        """The process that our own requests were meant for is gone."""
+        self.urgent.clear()
+        for request in list(self.flying.values()):
+            if request.own:
+                self.forget(request)
 
     @property
     def in_flight(self) -> str | None:
@@ -172,17 +187,3 @@ class Admission:
             if not request.own:
                 return str(request.content.get("code", ""))
         return None
-
-
-def parent_of(request: Request) -> bytes:
-    """The header to answer under, as it came."""
-    return request.message.parts[0]
-
-
-def loads(raw: bytes) -> dict[str, Any]:
-    """Parse a content; {} when it is not an object."""
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -7,6 +7,7 @@ request channels to a kernel carry one identity, or it could not ask for input.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import Any
 import zmq
 
 from gpusession.kernels.outlet import PIPE_MESSAGES
+
+log = logging.getLogger(__name__)
 
 ORDER = ("shell", "iopub", "stdin", "hb", "control")
 """The order of ports in Jupyter's connection files; ipc numbers them from 1."""
@@ -67,6 +70,7 @@ class Front:
         if channel == "iopub":
             socket.setsockopt(zmq.SNDHWM, PIPE_MESSAGES)
             socket.setsockopt(zmq.XPUB_NODROP, 1)
+            socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # each new reader is welcomed, not only the first
         else:
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         if address.curve is not None:
@@ -84,6 +88,15 @@ class Front:
         else:
             port = socket.bind_to_random_port(f"tcp://{address.ip}")
         self.ports[channel] = port
+
+    def bind_again(self) -> None:
+        """Make the files of ipc sockets anew: Jupyter removes them at a restart."""
+        for (channel, socket), path in zip(self.sockets.items(), self._files, strict=False):
+            if not os.path.exists(path):
+                socket.unbind(f"ipc://{path}")
+                socket.bind(f"ipc://{path}")
+                os.chmod(path, 0o600)
+                log.debug("the %s socket was bound again", channel)
 
     def close(self) -> None:
         for socket in self.sockets.values():
@@ -105,7 +118,11 @@ def _free_number(path: str, taken: set[int]) -> int:
 class Back:
     """The connections to one kernel process, and what is known of it."""
 
-    def __init__(self, context: zmq.Context[Any], channels: Mapping[str, str], identity: bytes) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], channels: Mapping[str, str], identity: bytes, needed: frozenset[str]
+    ) -> None:
+        self._needed = needed
+        """On which channels it must answer to be taken as live; control may be missing in old kernels."""
         self.sockets: dict[str, zmq.Socket[bytes]] = {}
         self.probes: set[str] = set()
         self.replied: set[str] = set()
@@ -126,8 +143,11 @@ class Back:
 
     @property
     def proven(self) -> bool:
-        """It has answered on shell and control, and its publications arrive here."""
-        return self.idle and {"shell", "control"} <= self.replied
+        """It has answered, and its publications arrive here."""
+        return self.idle and self._needed <= self.replied
+
+    def send(self, channel: str, frames: list[bytes]) -> None:
+        self.sockets[channel].send_multipart(frames, zmq.NOBLOCK)
 
     def close(self) -> None:
         for socket in self.sockets.values():
@@ -139,7 +159,5 @@ def received(socket: zmq.Socket[bytes], at_most: int) -> Iterator[list[bytes]]:
     for _ in range(at_most):
         try:
             yield socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, zmq.EINTR):
-                return
-            raise
+        except zmq.Again:
+            return

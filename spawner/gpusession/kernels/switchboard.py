@@ -4,8 +4,8 @@ Exists so that neither the Jupyter server's loop nor the session's ever waits fo
 Promises: it never blocks but in its own poll, woken through an eventfd; every request that came
 in is answered exactly once, by the kernel or in its name; what belongs to our own session (the
 agent's requests, probes) is never shown to clients. Everything with a leading underscore runs in
-the thread; others talk to it by `call`. About 400 lines: the routing of five channels
-belongs in one place, where an order of events can be read from top to bottom.
+the thread, as does what says so; others talk to it by `call`. Over 300 lines: the routing of
+five channels belongs in one place, where an order of events can be read from top to bottom.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 import zmq
 
-from gpusession.kernels.admission import Admission, Request, loads, parent_of, request_from
+from gpulease import errors
+from gpusession.kernels.admission import DEAD, MOVE, WORKER, Admission, Request, request_from
+from gpusession.kernels.answers import ABORTED, Voice, failed
+from gpusession.kernels.candidates import Candidates
+from gpusession.kernels.comms import Comms
 from gpusession.kernels.outlet import Outlet
-from gpusession.kernels.ports import AgentError, Progress
+from gpusession.kernels.ownrequests import OWN, OwnRequests
+from gpusession.kernels.ports import Progress
 from gpusession.kernels.sockets import Address, Back, Front, received
-from gpusession.kernels.wire import EMPTY, Message, Wire, pack, parse
+from gpusession.kernels.wire import Wire, parse
 
 log = logging.getLogger(__name__)
-
-OWN = b"gpuhub"
-"""Stands where a client's identity stands in requests of our own."""
 
 BURST = 500
 """Messages taken from one socket before the others get their turn."""
 
-PROBE_SECONDS = 0.1
 HALF_SECONDS = 10.0
 """A request whose reply or idle is missing this long after the other (and after any output) counts as
 done: kernels that are not ours can lose either under load."""
@@ -43,46 +44,56 @@ done: kernels that are not ours can lose either under load."""
 INTERRUPT_SECONDS = 2.0
 """How long the next request waits for an interrupt of ours to be over."""
 
+FAILURES = 100
+"""A relay that fails this often in a row ends."""
+
 ANSWERED_KEPT = 4096
-
-
-class Own:
-    """A request of our own that waits for its reply."""
-
-    def __init__(self, channel: str, progress: Progress | None) -> None:
-        self.channel, self.progress = channel, progress
-        self.result: Future[dict[str, Any]] = Future()
+CONTROL_KEPT = 1000
 
 
 class Switchboard(threading.Thread):
-    """One kernel's thread. ``front`` is bound when the constructor returns."""
+    """One kernel's thread. ``front`` is bound when the constructor returns.
+
+    ``told`` is called in the thread when a cell waits for a GPU (hold `WORKER`).
+    """
 
     def __init__(
-        self, name: str, context: zmq.Context[Any], address: Address, wire: Wire, *, budget_bytes: int
+        self,
+        name: str,
+        context: zmq.Context[Any],
+        address: Address,
+        wire: Wire,
+        *,
+        budget_bytes: int,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(name=f"relay-{name}", daemon=True)
-        self._wire, self._context = wire, context
+        self._wire, self._told = wire, told
         self.front = Front(context, address)
         self.queue = Admission()
+        self.in_flight: str | None = None
+        """As of the end of the last turn; for other threads."""
         self.waits_for_input = False
         self.kernel_info: dict[str, Any] | None = None
         self.back: Back | None = None
-        self._others: list[Back] = []
-        self._identity = f"gpuhub-{wire.session}".encode()
+        self._poller = zmq.Poller()
+        self._own = OwnRequests()
+        self.candidates = Candidates(context, wire, self._poller, self._own)
         self._outlet = Outlet(self.front.sockets["iopub"], budget_bytes, self._line, time.monotonic)
-        self._own: dict[str, Own] = {}
+        self._voice = Voice(wire, self._outlet.publish, self._send_front)
+        self._comms = Comms()
         self._answered: deque[str] = deque(maxlen=ANSWERED_KEPT)
         self._said: deque[tuple[str, str]] = deque()
+        self._control: dict[str, list[bytes]] = {}
+        """Requests on control that have no reply yet, as they came."""
         self._interrupt: tuple[str, float] | None = None
         self._published_at = 0.0
         self._busy = False
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._closing = False
-        self._over = False
+        self._closing = self._over = False
         self._lock = threading.Lock()
         self._landing: list[Future[None]] = []
-        self._poller = zmq.Poller()
         self._poller.register(self._wakeup, zmq.POLLIN)
         for socket in self.front.sockets.values():
             self._poller.register(socket, zmq.POLLIN)
@@ -90,11 +101,11 @@ class Switchboard(threading.Thread):
     # --- from other threads
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Run ``work`` in the thread; cancelled when the relay is closed."""
+        """Run ``work`` in the thread; `errors.Unavailable` once the relay is closed."""
         future: Future[Any] = Future()
         with self._lock:
             if self._over:
-                future.cancel()
+                future.set_exception(_shut_down())
                 return future
             self._calls.append((work, future))
             os.eventfd_write(self._wakeup, 1)
@@ -114,11 +125,15 @@ class Switchboard(threading.Thread):
     # --- the loop
 
     def run(self) -> None:
+        failures = 0
         try:
-            while not self._closing:
-                self._turn()
-        except Exception:
-            log.exception("a relay has ended")
+            while not self._closing and failures < FAILURES:
+                try:
+                    self._turn()
+                    failures = 0
+                except Exception:  # one message that we cannot handle must not end a kernel
+                    failures += 1
+                    log.exception("a relay failed at a message")
         finally:
             self._end()
 
@@ -127,12 +142,13 @@ class Switchboard(threading.Thread):
             self._over = True
             os.close(self._wakeup)
         for _, future in self._calls:
-            future.cancel()
+            reject(future, _shut_down())
         for waiting in self._landing:
-            waiting.cancel()
-        self._fail_own("The kernel was shut down.")
-        for back in [*self._others, *([self.back] if self.back else [])]:
-            back.close()
+            reject(waiting, _shut_down())
+        self._own.fail_all("The notebook's kernel was shut down.")
+        self.candidates.close()
+        if self.back is not None:
+            self.back.close()
         self.front.close()
 
     def _turn(self) -> None:
@@ -157,21 +173,20 @@ class Switchboard(threading.Thread):
             if socket in events:
                 for frames in received(socket, BURST):
                     handle(frames)
-        back = self.back
-        if back is not None:
-            self._hear(back, events)
-        for other in list(self._others):
-            self._hear_candidate(other, events)
+        if self.back is not None:
+            self._hear(self.back, events)
+        self.candidates.hear(events)
         self._outlet.flush()
-        self._probe()
+        self.candidates.probe(time.monotonic())
         self._give_up_halves()
         self._settle()
+        self.in_flight = self.queue.in_flight
 
     def _patience(self) -> int:
         """Milliseconds to wait for something to happen."""
         if self._outlet.waiting:
             return 5
-        if self._interrupt is not None or any(back.on_proven for back in self._others):
+        if self._interrupt is not None or self.candidates.probing:
             return 50
         return 500 if any(one.half_since for one in self.queue.flying.values()) else 10_000
 
@@ -182,40 +197,60 @@ class Switchboard(threading.Thread):
         if message is None or not message.idents or not self._wire.genuine(message):
             log.warning("a message that is not signed with the kernel's key was dropped")
             return
-        if not self.queue.is_new(message):
+        if not self.queue.is_new(message) or self._comms.addressed_to_dead(message):
             return
         request = request_from(message, frames)
         if message.type == "kernel_info_request" and self._answers_itself():
-            self._answer(request, {**(self.kernel_info or {}), "status": "ok"}, "ok")
-            self._publish_state("busy")
+            self._voice.answer(request, {**(self.kernel_info or {}), "status": "ok"})
+            if self._busy:
+                self._voice.state("busy")
             return
         self.queue.add(request)
         if request.executes:
             self._say_waiting()
+            if WORKER in self.queue.holds:
+                self._told()
 
     def _answers_itself(self) -> bool:
         """A page that is opened during a move asks what this kernel is: it need not wait."""
-        return self.kernel_info is not None and self.back is not None and self.queue.holds != set()
+        return self.kernel_info is not None and self.queue.holds != set()
 
     def _from_client_control(self, frames: list[bytes]) -> None:
+        message = parse(frames)
+        if message is None or not message.idents or not self._wire.genuine(message):
+            return
+        if message.type == "interrupt_request" and self.interrupted():
+            self._voice.reply(message, {"status": "ok"}, "control")
+            return
+        if len(self._control) < CONTROL_KEPT:
+            self._control[message.id] = frames
         if self.back is not None:
-            self.back.sockets["control"].send_multipart(frames, zmq.NOBLOCK)
+            self.back.send("control", frames)
+
+    def interrupted(self) -> bool:
+        """In the thread: a person interrupts. True: nothing of his runs, so that was all.
+
+        While the agent saves or loads, an interrupt must not hit that: it is meant for what waits.
+        """
+        main = self.queue.main
+        if main is not None and not main.own:
+            return False
+        for request in self.queue.take_waiting(cells_only=True):
+            self._voice.answer(request, ABORTED)
+        return main is not None or self.back is None or self.queue.holds != set()
 
     def _from_client_stdin(self, frames: list[bytes]) -> None:
         self.waits_for_input = False
         if self.back is not None:
-            self.back.sockets["stdin"].send_multipart(frames, zmq.NOBLOCK)
+            self.back.send("stdin", frames)
 
     def _from_client_hb(self, frames: list[bytes]) -> None:
         if self.back is not None:
-            self.back.sockets["hb"].send_multipart(frames, zmq.NOBLOCK)
+            self.back.send("hb", frames)
 
     def _subscription(self, frames: list[bytes]) -> None:
         if frames[0][:1] == b"\x01":
-            topic = frames[0][1:]
-            content = {"subscription": topic.decode("utf-8", "replace")}
-            welcome = self._wire.make("iopub_welcome", content, idents=[topic] if topic else [])
-            self._outlet.publish(welcome, "iopub_welcome", EMPTY)
+            self._voice.welcome(frames[0][1:])
 
     # --- from the kernel
 
@@ -250,60 +285,39 @@ class Switchboard(threading.Thread):
         if idle:
             self.queue.went_idle(message.parent_id, self._published_at)
         if message.parent.get("session") == self._wire.session:
-            self._own_published(message)
+            self._own.published(message)
             return
         if message.parent_id in self._answered:
             return
+        self._comms.note(message)
         self._outlet.publish(frames, message.type, message.parts[1])
         if idle and self._busy:
-            self._publish_state("busy")
-
-    def _own_published(self, message: Message) -> None:
-        own = self._own.get(message.parent_id)
-        if own is not None and own.progress is not None and message.type == "gpuhub_progress":
-            content = message.content()
-            own.progress(int(content.get("done", 0)), content.get("total"))
+            self._voice.state("busy")
 
     def _replied(self, frames: list[bytes], channel: str) -> None:
         message = parse(frames)
         if message is None:
             return
         if frames[0] == OWN:
-            self._own_replied(message)
+            if self._interrupt is not None and message.parent_id == self._interrupt[0]:
+                self._interrupt = None
+            self.queue.reply(message.parent_id, {}, time.monotonic())
+            self._own.replied(message)
             return
+        if channel == "control":
+            self._control.pop(message.parent_id, None)
         if message.parent_id in self._answered:
             return
-        self._send_front(channel, frames)
-        if channel != "shell":
-            return
         request = self.queue.flying.get(message.parent_id)
-        if request is not None and request.executes:
+        if channel == "shell" and request is not None and request.executes:
             # Those that a client had already sent when its cell failed are in the socket at the latest.
             for more in received(self.front.sockets["shell"], 1 << 20):
                 self._from_client_shell(more)
-        if message.type == "kernel_info_reply":
-            self.kernel_info = message.content()
-        self.queue.reply(message.parent_id, message.content(), time.monotonic())
-
-    def _own_replied(self, message: Message) -> None:
-        if self._interrupt is not None and message.parent_id == self._interrupt[0]:
-            self._interrupt = None
-        self.queue.reply(message.parent_id, {}, time.monotonic())
-        own = self._own.pop(message.parent_id, None)
-        if own is None:
-            return
-        content = message.content()
-        if content.get("status") == "ok":
-            _resolve(own.result, content)
-        else:
-            _reject(
-                own.result,
-                AgentError(
-                    str(content.get("code", "internal")),
-                    str(content.get("message") or content.get("evalue") or "The kernel refused."),
-                    content.get("details") if isinstance(content.get("details"), dict) else None,
-                ),
-            )
+        self._send_front(channel, frames)
+        if channel == "shell":
+            if message.type == "kernel_info_reply":
+                self.kernel_info = message.content()
+            self.queue.reply(message.parent_id, message.content(), time.monotonic())
 
     # --- what goes to the kernel
 
@@ -313,22 +327,23 @@ class Switchboard(threading.Thread):
             if self.queue.landed(request) and not request.own:
                 self.waits_for_input = False
         for request in self.queue.take_doomed():
-            self._answer(request, {"status": "aborted"}, "aborted")
+            self._voice.answer(request, ABORTED)
         back = self.back
         if back is not None and not self._interrupting():
             while (request := self.queue.next()) is not None:
-                back.sockets["shell"].send_multipart(request.frames, zmq.NOBLOCK)
+                self._comms.note(request.message)
+                back.send("shell", request.frames)
         if not self.queue.flying:
             landing, self._landing = self._landing, []
             for future in landing:
-                _resolve(future, None)
-        busy = "move" in self.queue.holds or "worker" in self.queue.holds
+                resolve(future, None)
+        busy = bool({MOVE, WORKER} & self.queue.holds) and self.back is not None
         if busy != self._busy:
             self._busy = busy
             if busy:
-                self._publish_state("busy")
+                self._voice.state("busy")
             elif not self.queue.flying:
-                self._publish_state("idle")
+                self._voice.state("idle")
 
     def _interrupting(self) -> bool:
         if self._interrupt is not None and time.monotonic() - self._interrupt[1] > INTERRUPT_SECONDS:
@@ -342,115 +357,89 @@ class Switchboard(threading.Thread):
             if since is not None and now - max(since, self._published_at) > HALF_SECONDS:
                 log.warning("a kernel never finished its answer to %s", request.message.type)
                 self.queue.forget(request)
+                self._own.fail(request.id, "The kernel did not answer: it has no agent of ours.")
 
     def send_own(
-        self, msg_type: str, content: dict[str, Any], channel: str, progress: Progress | None = None
+        self,
+        msg_type: str,
+        content: Mapping[str, Any],
+        channel: str,
+        progress: Progress | None = None,
+        back: Back | None = None,
     ) -> tuple[str, Future[dict[str, Any]]]:
-        """In the thread: send a request of our own; the future gets its reply's content."""
-        own = Own(channel, progress)
+        """In the thread: send a request of our own; the future gets its reply's content.
+
+        ``back``: a process that does not answer clients (yet); None: the one that does.
+        """
         frames = self._wire.make(msg_type, content, idents=[OWN])
         message = parse(frames)
         assert message is not None
-        if self.back is None:
-            own.result.set_exception(AgentError("unavailable", "The notebook's kernel is not running."))
-            return message.id, own.result
-        self._own[message.id] = own
+        if back is not None and back is not self.back:
+            if not self.candidates.knows(back):
+                return message.id, self._own.gone("The process has ended.")
+            back.send(channel, frames)
+            return message.id, self._own.add(message.id, progress, back)
+        if self.back is None or DEAD in self.queue.holds:
+            return message.id, self._own.gone("The notebook's kernel is not running.")
         if channel == "shell":
             self.queue.add(request_from(message, frames, own=True))
         else:
-            self.back.sockets[channel].send_multipart(frames, zmq.NOBLOCK)
-        return message.id, own.result
+            self.back.send(channel, frames)
+        return message.id, self._own.add(message.id, progress, self.back)
 
     def drop_own(self, msg_id: str) -> None:
         """In the thread: nobody waits for this request any more. One that runs is interrupted."""
-        if self._own.pop(msg_id, None) is None:
+        if not self._own.drop(msg_id):
             return
         for request in list(self.queue.urgent):
             if request.id == msg_id:
                 self.queue.urgent.remove(request)
                 return
         if msg_id in self.queue.flying:
-            self._interrupt = (self.interrupt(), time.monotonic())
-
-    def interrupt(self) -> str:
-        """In the thread: interrupt by message."""
-        return self.send_own("interrupt_request", {}, "control")[0]
-
-    def _fail_own(self, why: str) -> None:
-        lost, self._own = list(self._own.values()), {}
-        for own in lost:
-            _reject(own.result, AgentError("unavailable", why))
+            self._interrupt = (self.send_own("interrupt_request", {}, "control")[0], time.monotonic())
 
     # --- answers in the kernel's name
 
-    def _answer(
-        self, request: Request, content: dict[str, Any], status: str, *, running: bool = False
-    ) -> None:
-        """Busy, reply, idle, as a kernel does. ``running``: the kernel has said busy already."""
-        message = request.message
-        parent = parent_of(request)
-        if not running:
-            self._publish_state("busy", parent)
-        if content.get("status") == "error" and request.executes:
-            error = {name: content[name] for name in ("ename", "evalue", "traceback")}
-            self._outlet.publish(
-                self._wire.make("error", error, parent=parent, idents=[b"error"]), "error", parent
-            )
-        if message.type.endswith("_request"):
-            reply = self._wire.make(
-                message.type.removesuffix("_request") + "_reply",
-                content,
-                idents=message.idents,
-                parent=parent,
-                metadata={**self._wire.started(), "status": status},
-            )
-            self._send_front("shell", reply)
-        self._publish_state("idle", parent)
-
-    def _publish_state(self, state: str, parent: bytes = EMPTY) -> None:
-        frames = self._wire.make("status", {"execution_state": state}, parent=parent, idents=[b"status"])
-        self._outlet.publish(frames, "status", parent)
-
-    def _line(self, text: str, parent: bytes, name: str = "stderr") -> list[bytes]:
-        return self._wire.make("stream", {"name": name, "text": text}, parent=parent, idents=[b"stream"])
-
-    def fail(self, request: Request, ename: str, evalue: str) -> None:
-        """In the thread: answer a request with an error."""
-        running = request.id in self.queue.flying
-        self.queue.forget(request)
-        self._answered.append(request.id)
-        content = {
-            "status": "error",
-            "ename": ename,
-            "evalue": evalue,
-            "traceback": [f"\x1b[0;31m{ename}\x1b[0m: {evalue}"],
-            "execution_count": None,
-            "user_expressions": {},
-            "payload": [],
-        }
-        self._answer(request, content, "error", running=running)
+    def _line(self, text: str, parent: bytes) -> list[bytes]:
+        return self._voice.line(text, parent)
 
     def fail_flying(self, ename: str, evalue: str) -> str | None:
         """In the thread: answer what runs with an error; return its code."""
         code = self.queue.in_flight
-        for request in list(self.queue.flying.values()):
-            if request.own:
-                self.queue.forget(request)
-            elif request.replied:
-                self._publish_state("idle", parent_of(request))
-                self._answered.append(request.id)
-                self.queue.forget(request)
-            else:
-                self.fail(request, ename, evalue)
-        self.waits_for_input = False
+        self._answer_flying(failed(ename, evalue))
         return code
+
+    def _answer_flying(self, content: Mapping[str, Any]) -> None:
+        for request in list(self.queue.flying.values()):
+            self.queue.forget(request)
+            if request.own:
+                continue
+            self._answered.append(request.id)
+            if request.replied:
+                self._voice.state("idle", request.header)
+            else:
+                self._voice.answer(request, content, running=True)
+        self.waits_for_input = False
 
     def abort_waiting(self) -> int:
         """In the thread: answer everything that waits ``aborted``."""
         taken = self.queue.take_waiting()
         for request in taken:
-            self._answer(request, {"status": "aborted"}, "aborted")
+            self._voice.answer(request, ABORTED)
         return len(taken)
+
+    def abandon(self) -> None:
+        """In the thread: the person restarts or ends the kernel; nothing that was asked will be done."""
+        self._answer_flying(ABORTED)
+        self.abort_waiting()
+        self._said.clear()
+
+    def fail_waiting(self, ename: str, evalue: str) -> None:
+        """In the thread: the first waiting cell fails, the others are aborted."""
+        content: Mapping[str, Any] = failed(ename, evalue)
+        for request in self.queue.take_waiting(cells_only=True):
+            self._voice.answer(request, content)
+            content = ABORTED
 
     def say(self, text: str, name: str) -> None:
         """In the thread: a line under the cell that runs or waits first; kept until there is one."""
@@ -458,115 +447,52 @@ class Switchboard(threading.Thread):
         self._say_waiting()
 
     def _say_waiting(self) -> None:
-        cells = [
-            one for one in [*self.queue.flying.values(), *self.queue.waiting] if one.executes and not one.own
-        ]
+        requests: Iterable[Request] = [*self.queue.flying.values(), *self.queue.waiting]
+        cells = [one for one in requests if one.executes and not one.own]
         while cells and self._said:
             text, name = self._said.popleft()
-            parent = parent_of(cells[0])
-            self._outlet.publish(self._line(text, parent, name), "stream", parent)
+            self._voice.say(text, cells[0].header, name)
 
-    # --- candidates
+    # --- which process answers
 
-    def connect(self, channels: dict[str, str], on_proven: Callable[[], None]) -> Back:
-        """In the thread: connect to a process and ask it until it answers."""
-        back = Back(self._context, channels, self._identity)
-        back.on_proven = on_proven
-        self._others.append(back)
-        self._watch(back, True)
-        return back
+    def lose(self, back: Back) -> None:
+        """In the thread: the process has ended; what comes from now on waits for another one."""
+        if back is self.back:
+            self.queue.holds.add(DEAD)
+            self._own.fail_all("The notebook's kernel has ended.")
+            self.queue.forget_own()
 
-    def discard(self, back: Back) -> None:
-        """In the thread: forget a process. Nothing of it is passed on any more."""
-        if back in self._others:
-            self._others.remove(back)
-            self._watch(back, False)
-            back.close()
-
-    def switch(self, back: Back | None) -> None:
-        """In the thread: let this process answer from now on."""
-        if back is not None:
-            self._others.remove(back)
-            back.on_proven = None
-            self.kernel_info = back.kernel_info or self.kernel_info
-        old, self.back = self.back, back
+    def switch(self, back: Back, *, anew: bool) -> None:
+        """In the thread: let this process answer from now on. ``anew``: it is empty, and clients hear so."""
+        old, self.back = self.back, self.candidates.take(back)
+        self.kernel_info = back.kernel_info or self.kernel_info
         self._interrupt = None
         self.queue.succeeded = 0
+        self.queue.holds.discard(DEAD)
         if old is not None:
-            self._fail_own("Another process answers for this kernel now.")
-            for request in list(self.queue.urgent):
-                self.queue.urgent.remove(request)
-            for request in list(self.queue.flying.values()):
-                if request.own:
-                    self.queue.forget(request)
-            self._watch(old, False)
+            self._own.fail_all("Another process answers for this kernel now.", but=back)
+            self.queue.forget_own()
+            self.candidates.unwatch(old)
             old.close()
+            for comm_id in self._comms.die():
+                self._voice.close_comm(comm_id)
+        for frames in list(self._control.values()):
+            self._ask_again(frames, back)
+        if anew:
+            self._voice.state("starting")
+            if not self._busy:
+                self._voice.state("idle")
 
-    def started_anew(self) -> None:
-        """In the thread: say that a new, empty kernel answers, as a kernel does at its start."""
-        self._publish_state("starting")
-        if not self.queue.flying and not self._busy:
-            self._publish_state("idle")
-
-    def _watch(self, back: Back, on: bool) -> None:
-        for socket in back.sockets.values():
-            if on:
-                self._poller.register(socket, zmq.POLLIN)
-            else:
-                self._poller.unregister(socket)
-
-    def _probe(self) -> None:
-        now = time.monotonic()
-        for back in self._others:
-            if back.on_proven is None or now - back.probed_at < PROBE_SECONDS:
-                continue
-            back.probed_at = now
-            for channel in ("control", "shell"):
-                header = self._wire.header("kernel_info_request")
-                back.probes.add(header["msg_id"])
-                frames = self._wire.make("kernel_info_request", {}, idents=[OWN], header=header)
-                back.sockets[channel].send_multipart(frames, zmq.NOBLOCK)
-
-    def _hear_candidate(self, back: Back, events: dict[Any, int]) -> None:
-        for channel in ("shell", "control", "iopub"):
-            if back.sockets[channel] not in events:
-                continue
-            for frames in received(back.sockets[channel], BURST):
-                message = parse(frames)
-                if message is None:
-                    continue
-                if message.parent_id in back.probes:
-                    self._probe_answered(back, channel, message)
-                elif channel != "iopub" and frames[0] == OWN:
-                    self._own_replied(message)
-                elif channel == "iopub":
-                    self._own_published(message)
-        if back.proven and back.on_proven is not None:
-            back.on_proven, tell = None, back.on_proven
-            tell()
-
-    def _probe_answered(self, back: Back, channel: str, message: Message) -> None:
-        if channel == "iopub":
-            back.idle = back.idle or message.content().get("execution_state") == "idle"
-        elif message.type == "kernel_info_reply":
-            back.replied.add(channel)
-            back.kernel_info = message.content()
-
-    def send_to_candidate(
-        self, back: Back, content: dict[str, Any], channel: str, progress: Progress | None
-    ) -> tuple[str, Future[dict[str, Any]]]:
-        """In the thread: a request of our own to a process that does not answer clients (yet)."""
-        if back is self.back:
-            return self.send_own("gpuhub_request", content, channel, progress)
-        own = Own(channel, progress)
-        header = self._wire.header("gpuhub_request")
-        self._own[header["msg_id"]] = own
-        if back not in self._others:
-            own.result.set_exception(AgentError("unavailable", "The process has ended."))
-            return header["msg_id"], own.result
-        frames = self._wire.make("gpuhub_request", content, idents=[OWN], header=header)
-        back.sockets[channel].send_multipart(frames, zmq.NOBLOCK)
-        return header["msg_id"], own.result
+    def _ask_again(self, frames: list[bytes], back: Back) -> None:
+        """What was asked on control and not answered: of the new process, or it is settled by the change."""
+        message = parse(frames)
+        if message is None or message.type == "shutdown_request":
+            return
+        if message.type == "interrupt_request":
+            self._control.pop(message.id, None)
+            self._voice.reply(message, {"status": "ok"}, "control")
+            return
+        back.send("control", frames)
 
     def landed(self) -> Future[None]:
         """In the thread: a future that is done when nothing is with the kernel."""
@@ -575,14 +501,15 @@ class Switchboard(threading.Thread):
         return future
 
 
-def _resolve(future: Future[Any], value: Any) -> None:
+def _shut_down() -> errors.Unavailable:
+    return errors.Unavailable("The notebook's kernel was shut down.")
+
+
+def resolve(future: Future[Any], value: Any) -> None:
     if not future.done():
         future.set_result(value)
 
 
-def _reject(future: Future[Any], error: Exception) -> None:
+def reject(future: Future[Any], error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
-
-
-__all__ = ["EMPTY", "Own", "Switchboard", "loads", "pack"]

@@ -1,0 +1,177 @@
+"""IPython's kernel as we run it: lossless output, our agent inside, and a state that survives SIGTERM.
+
+Exists because stock ipykernel drops output silently under load, and because a kernel must be able
+to save itself when nobody is left to ask it to. Promises: output is bounded by nobody's high-water
+mark (the relay bounds it, visibly); requests of the session are answered through
+`gpusession.state.agent`; told to stop (SIGTERM), it interrupts a running cell, saves to
+``$GPUHUB_SNAPSHOTS`` and ends.
+Run as ``python -m gpusession.kernels.ipython -f CONNECTION_FILE``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import zmq
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+
+from gpulease.errors import GpuhubError
+from gpusession.state.agent import StateAgent
+
+PROGRESS_SECONDS = 0.1
+INTERRUPT_AGAIN_SECONDS = 2.0
+
+
+class GpuhubKernel(IPythonKernel):
+    """An IPython kernel with the agent's message type, on shell (between cells) and on control."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shell_handlers["gpuhub_request"] = self.control_handlers["gpuhub_request"] = self.gpuhub_request
+        self._agent = StateAgent(self.shell, now=_now, make_id=_make_id)
+        self._notebook = os.environ.get("GPUHUB_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME") or None
+        self._touched = False
+        self._stopping = self._saving = False
+
+    async def gpuhub_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        content = parent["content"]
+        meta = content.get("meta")
+        if isinstance(meta, dict) and meta.get("notebook"):
+            self._notebook = meta["notebook"]
+        reply = self._handled(str(content.get("op", "")), content, parent)
+        self.session.send(stream, "gpuhub_reply", reply, parent, ident)
+
+    def _handled(self, op: str, content: dict[str, Any], parent: dict[str, Any] | None) -> dict[str, Any]:
+        self._touched = self._touched or op == "load"
+        try:
+            answer = self._agent.handle(op, content, self._progress(parent))
+        except GpuhubError as error:
+            return {
+                "status": "error",
+                "code": error.code,
+                "message": error.message,
+                "details": error.details,
+            }
+        except KeyboardInterrupt:
+            return {"status": "error", "code": "conflict", "message": "It was interrupted.", "details": {}}
+        except Exception:
+            self.log.exception("the agent failed at %s", op)
+            text = "The state agent failed for a reason of ours."
+            return {"status": "error", "code": "internal", "message": text, "details": {}}
+        return {"status": "ok", **answer}
+
+    def _progress(self, parent: dict[str, Any] | None) -> Any:
+        said = float("-inf")
+
+        def progress(done: int, total: int | None) -> None:
+            nonlocal said
+            now = time.monotonic()
+            if parent is not None and (now - said >= PROGRESS_SECONDS or done == total):
+                said = now
+                body = {"done": done, "total": total}
+                self.session.send(self.iopub_socket, "gpuhub_progress", body, parent=parent)
+
+        return progress
+
+    async def dispatch_shell(self, msg: Any, *args: Any, **more: Any) -> None:
+        before = self.get_parent("shell"), self._get_shell_context_var(self._shell_parent_ident)
+        await super().dispatch_shell(msg, *args, **more)
+        kind = self.get_parent("shell").get("header", {}).get("msg_type")
+        if kind == "gpuhub_request":
+            # Output of background threads must go on under the cell that they belong to.
+            self.set_parent(before[1], before[0], channel="shell")
+        elif kind == "execute_request":
+            self._touched = True
+
+    # --- told to stop
+
+    def told_to_stop(self) -> None:
+        """From the signal handler, in the main thread, wherever that is at the moment."""
+        if self._stopping:
+            return
+        self._stopping = True
+        loop: asyncio.AbstractEventLoop = self.io_loop.asyncio_loop
+        loop.call_soon_threadsafe(lambda: loop.create_task(self._save_and_end()))
+        threading.Thread(target=self._interrupt_again, daemon=True).start()
+        # Ignored when nothing runs; a running cell gets its KeyboardInterrupt, an awaiting one is cancelled.
+        signal.raise_signal(signal.SIGINT)
+
+    def _interrupt_again(self) -> None:
+        while True:
+            time.sleep(INTERRUPT_AGAIN_SECONDS)
+            if self._saving:
+                return
+            os.kill(os.getpid(), signal.SIGINT)
+
+    async def _save_and_end(self) -> None:
+        async with self._main_asyncio_lock:
+            self._saving = True
+            folder = os.environ.get("GPUHUB_SNAPSHOTS")
+            if folder and self._touched:
+                meta = {
+                    "kernel": os.environ.get("GPUHUB_KERNEL_ID", ""),
+                    "notebook": self._notebook,
+                    "name": os.environ.get("GPUHUB_KERNEL_NAME", ""),
+                    "reason": "worker-stop",
+                }
+                saved = self._handled("save", {"folder": folder, "meta": meta, "accept": "all"}, None)
+                if saved["status"] != "ok":
+                    self.log.error("the state could not be saved: %s", saved["message"])
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            with contextlib.suppress(Exception):
+                self.shell.atexit_operations()  # IPython's history
+            logging.shutdown()
+            os._exit(0)
+
+
+class GpuhubKernelApp(IPKernelApp):
+    """IPython's kernel application with our kernel in it."""
+
+    name = "gpuhub-kernel"
+    kernel_class = GpuhubKernel
+
+    def _bind_socket(self, s: Any, port: int) -> Any:
+        if s.getsockopt(zmq.TYPE) == zmq.XPUB:
+            s.setsockopt(zmq.SNDHWM, 0)
+        return super()._bind_socket(s, port)
+
+    def log_connection_info(self) -> None:
+        """Keep the ports; the advice to connect "another client" is for people who started it by hand."""
+        channels = ("shell", "iopub", "stdin", "hb", "control")
+        self._ports = {name: getattr(self, f"{name}_port") for name in channels}
+
+    def init_signal(self) -> None:
+        super().init_signal()
+        signal.signal(signal.SIGTERM, self._terminated)
+        # A forked child (multiprocessing's, say) that is told to stop must stop, and not save.
+        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+    def _terminated(self, *_: Any) -> None:
+        if self.kernel is None or not hasattr(self.kernel, "io_loop"):
+            os._exit(0)
+        self.kernel.told_to_stop()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _make_id() -> str:
+    return uuid.uuid4().hex
+
+
+if __name__ == "__main__":
+    GpuhubKernelApp.launch_instance()
