@@ -104,7 +104,7 @@ class Kernel:
 
     @property
     def carries_state(self) -> bool:
-        return self.command.language.lower() == "python"
+        return self.command.agent and self.command.language.lower() == "python"
 
     @property
     def wants_worker(self) -> bool:

@@ -7,9 +7,9 @@ ends, nothing of it is left, neither process nor file.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -60,11 +60,10 @@ class HerePlace:
     ) -> None:
         self.placement: Placement = placement
         self._runtime, self._environment, self._log = runtime, environment, log
-        self._numbers = itertools.count(1)
 
     async def start_kernel(self, command: KernelCommand) -> HereKernel:
         cwd = _folder(command.cwd)
-        folder = self._runtime / f"k{os.getpid()}-{next(self._numbers)}"
+        folder = _own_folder(self._runtime)
         try:
             files = lay_out(folder, command.key, command.kernel_id)
             argv = [part.replace("{connection_file}", str(files.connection_file)) for part in command.argv]
@@ -85,3 +84,9 @@ class HerePlace:
 def _folder(wanted: str) -> str:
     """A notebook whose folder was removed still gets a kernel."""
     return wanted if os.path.isdir(wanted) else os.path.expanduser("~")
+
+
+def _own_folder(runtime: Path) -> Path:
+    """Two kernels in one folder would take each other's sockets away."""
+    runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="k-", dir=runtime))

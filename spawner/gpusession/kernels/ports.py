@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from gpulease.session import Placement
@@ -35,6 +36,8 @@ class KernelCommand:
     key: bytes
     """The HMAC key of the kernel's messages: the same one for its whole life."""
     language: str = "python"
+    agent: bool = True
+    """Our agent will be inside. A Python without it (a foreign environment) starts anew when it moves."""
 
 
 class RunningKernel(Protocol):
@@ -251,7 +254,13 @@ Cause = Literal["start", "restart", "crash"]
 
 
 class KernelHost(Protocol):
-    """What the provisioner asks of the session (`gpusession.session`), on the session's loop."""
+    """What the provisioner asks of the session (`gpusession.session`), on the session's loop.
+
+    `settling` may also be asked from other threads.
+    """
+
+    snapshots: Path
+    """Where kernels save themselves."""
 
     def place_for(self, kernel_id: str) -> Place:
         """Where this kernel starts or restarts: where it is now; a new one on the server."""

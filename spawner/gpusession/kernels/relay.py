@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -50,9 +51,11 @@ class Relay:
         self.kernel_id = kernel_id
         self.has_agent = has_agent
         self.running: RunningKernel | None = None
+        self.lost_at: float | None = None
+        """When the process that answers ended (`time.monotonic`); None: it lives."""
         self.on_switch: Callable[[RunningKernel], None] = lambda running: None
         self.on_waiting_cell: Callable[[], None] = lambda: None
-        """Called on the session's loop when a cell waits for a GPU (see `wait_for_worker`)."""
+        """Called on the session's loop when a cell waits for a GPU (see `cells_wait_for_gpu`)."""
         self._backs: dict[RunningKernel, Back] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_context = zmq.Context() if context is None else None
@@ -135,7 +138,7 @@ class Relay:
         if back is None:
             raise errors.Unavailable("The notebook's new kernel is not connected.")
         await self._do(lambda: self._board.switch(back, anew=anew))
-        old, self.running = self.running, candidate
+        old, self.running, self.lost_at = self.running, candidate, None
         if old is not None and old is not candidate:
             self._backs.pop(old, None)
         candidate.exited.add_done_callback(lambda _status: self._lost(candidate, back))
@@ -144,6 +147,7 @@ class Relay:
 
     def _lost(self, process: RunningKernel, back: Back) -> None:
         if process is self.running:
+            self.lost_at = time.monotonic()
             self._board.call(lambda: self._board.lose(back))
 
     # --- holding
@@ -166,10 +170,10 @@ class Relay:
     async def started(self) -> None:
         await self._do(lambda: self._board.queue.holds.discard(START))
 
-    async def wait_for_worker(self, waits: bool) -> None:
-        """Hold cells (and nothing else) until the kernel runs on a GPU."""
+    def cells_wait_for_gpu(self, wait: bool) -> None:
+        """Hold cells (and nothing else) until the kernel runs on a GPU. In effect before later calls."""
         holds = self._board.queue.holds
-        await self._do(lambda: holds.add(WORKER) if waits else holds.discard(WORKER))
+        self._board.call(lambda: holds.add(WORKER) if wait else holds.discard(WORKER))
 
     def _cell_waits(self) -> None:
         loop = self._loop
