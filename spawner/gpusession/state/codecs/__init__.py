@@ -1,0 +1,82 @@
+'''Kinds of objects that pickle alone does not carry well: one file each, and others can add theirs.
+
+A codec is an object with a ``library`` (the module that must be loaded before it matters; it is never
+imported for a codec) and ``handlers()``, which yields pairs of a type and a function. The most
+special type in an object's ``__mro__`` wins. The function gets the object and the pickler and
+returns what ``__reduce__`` would return, or ``NotImplemented`` (pickle decides), or raises
+`gpusession.state.refusals.Refused` with a reason and a hint. A package of its own registers its
+codec with an entry point in the group ``gpuhub.codecs``. For example, a codec for a mesh that
+lives on a device::
+
+    from gpusession.state.refusals import Refused
+
+    class MeshCodec:
+        library = "meshes"
+
+        def handlers(self):
+            import meshes  # loaded already: no side effects here
+
+            yield meshes.Mesh, self.reduce_mesh
+
+        def reduce_mesh(self, mesh, pickler):
+            if mesh.locked:
+                raise Refused("The mesh is being edited.", "Close the editor, then save again.")
+            pickler.note("Its preview is drawn again.")     # shown beside "kept"
+            return rebuild_mesh, (mesh.to_host(), mesh.device_name)
+
+    codec = MeshCodec()
+
+    # pyproject.toml
+    [project.entry-points."gpuhub.codecs"]
+    meshes = "meshes_gpuhub:codec"
+
+What a reducer names (``rebuild_mesh``) must be importable where the snapshot is loaded. Arrays inside
+the returned arguments are NumPy arrays as far as possible: their memory is written without a copy.
+'''
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+GROUP = "gpuhub.codecs"
+log = logging.getLogger(__name__)
+
+
+class Codec(Protocol):
+    """See the module."""
+
+    library: str
+
+    def handlers(self) -> Iterator[tuple[type, Any]]:
+        """Called only when ``library`` is loaded."""
+
+
+def handlers() -> Iterator[tuple[type, Any]]:
+    """Yield type and reducer of every codec whose library is loaded; later ones win."""
+    for codec in (*_own(), *_registered()):
+        if codec.library in sys.modules:
+            try:
+                yield from list(codec.handlers())
+            except (AttributeError, ImportError):
+                # Another version of the library, or one that is half imported: pickle decides.
+                log.warning("the codec for %s does not fit this version of it", codec.library)
+
+
+def _own() -> list[Codec]:
+    from gpusession.state.codecs import cupy, logs, matplotlib, numpy, pandas, stdlib, torch
+
+    return [stdlib.codec, logs.codec, numpy.codec, pandas.codec, matplotlib.codec, torch.codec, cupy.codec]
+
+
+def _registered() -> list[Codec]:
+    found = []
+    for point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            found.append(point.load())
+        except Exception:  # noqa: BLE001 — another package's code must not stop a save
+            log.warning("the codec %s cannot be loaded", point.name)
+    return found

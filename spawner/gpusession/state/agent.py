@@ -1,0 +1,156 @@
+"""The agent inside a kernel: tells, saves and loads the kernel's variables.
+
+Exists because only the kernel's own process can read and write its objects. Promises: nothing that it
+does adds names to the person's namespace, counts as a cell, or prints; a failed save leaves the disk
+as it was and a failed load the namespace; every refusal is one of `gpulease.errors`.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import gpulease
+from gpulease import errors
+from gpusession.state import notebook
+from gpusession.state.capture import Capture, Verdicts, quietly
+from gpusession.state.disk import Disk
+from gpusession.state.manifest import ID
+from gpusession.state.modules import import_all, used_modules
+from gpusession.state.patience import Patience
+from gpusession.state.pickling import Broken
+from gpusession.state.reading import read_manifest
+from gpusession.state.restore import Restore
+from gpusession.state.writing import SnapshotWriter, disk_error
+
+Progress = Callable[[int, int | None], None]
+PATIENCE_SECONDS = 20.0
+"""A variable that shows no sign of life for so long when it is asked for its state is left."""
+
+
+class StateAgent:
+    """Handles the operations that `gpusession.kernels.ports.Agent` documents."""
+
+    def __init__(
+        self,
+        shell: Any,
+        *,
+        now: Callable[[], datetime],
+        make_id: Callable[[], str],
+        patience_seconds: float = PATIENCE_SECONDS,
+        disk: Disk | None = None,
+    ) -> None:
+        self._shell, self._now, self._make_id = shell, now, make_id
+        self._patience_seconds = patience_seconds
+        self._disk = disk or Disk()
+        self._operations: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
+            "check": self._check,
+            "save": self._save,
+            "load": self._load,
+            "prepare": self._prepare,
+            "modules": self._modules,
+            "ping": self._ping,
+        }
+
+    def handle(self, op: str, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        """Run one operation. ``check``, ``save``, ``load`` and ``prepare`` in the main thread."""
+        operation = self._operations.get(op)
+        if operation is None:
+            raise errors.BadRequest(f"The kernel's agent knows no operation {op!r}.")
+        return operation(content, progress)
+
+    def _ping(self, _content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        return {"agent": gpulease.__version__, "python": platform.python_version()}
+
+    def _modules(self, _content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        return {"modules": used_modules(list(notebook.variables(self._shell).values()))}
+
+    def _prepare(self, content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        names = content.get("modules")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise errors.BadRequest("The modules to import are a list of names.")
+        with quietly():
+            return {"failed": import_all(names)}
+
+    def _check(self, _content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        """What a save would do, at the price of looking: large arrays are neither copied nor written."""
+        with quietly():
+            capture = self._capture()
+            return {"verdicts": capture.verdicts(), "bytes": capture.total_bytes}
+
+    def _capture(self) -> Capture:
+        try:
+            return Capture(self._shell, self._patience_seconds)
+        except Broken as error:
+            raise error.cause from error
+
+    def _save(self, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        folder, meta, accept = content.get("folder"), content.get("meta"), content.get("accept", "none")
+        if not isinstance(folder, str) or not folder or not isinstance(meta, dict):
+            raise errors.BadRequest("A save needs a folder and what to write about the notebook.")
+        names = accept if isinstance(accept, list) else None
+        if accept not in ("all", "none") and names is None:
+            raise errors.BadRequest('What may stay behind is "all", "none" or a list of names.')
+        accepted = None if accept == "all" else set(names or [])
+        snapshot_id = self._make_id()
+        if not ID.match(snapshot_id):
+            raise errors.BadRequest("This is no name for a saved state.")
+        with quietly():
+            capture = self._capture()
+            _need_consent(capture.verdicts(), accepted)
+            total: int | None = None
+
+            def expect(size: int | None) -> None:
+                nonlocal total
+                total = size
+
+            def written(done: int) -> None:
+                progress(done, max(done, total) if total is not None else None)
+
+            try:
+                with SnapshotWriter(Path(folder), snapshot_id, self._disk, written) as writer:
+                    capture.write(writer, expect)
+                    verdicts = capture.verdicts()
+                    _need_consent(verdicts, accepted)
+                    size = writer.written
+                    manifest = capture.manifest(snapshot_id, meta, self._now().isoformat(), size)
+                    writer.finish(manifest)
+            except Broken as error:
+                if isinstance(error.cause, OSError):
+                    raise disk_error(error.cause) from error
+                raise error.cause from error
+            progress(size, size)
+            return {"snapshot": snapshot_id, "bytes": size, "verdicts": verdicts}
+
+    def _load(self, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
+        folder, names = content.get("folder"), content.get("names")
+        if not isinstance(folder, str) or not folder:
+            raise errors.BadRequest("A load needs the folder of a saved state.")
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise errors.BadRequest("The variables to load are a list of names.")
+        with quietly():
+            manifest = read_manifest(Path(folder))
+            known = {one["name"] for one in manifest.verdicts}
+            unknown = [name for name in names or () if name not in known]
+            if unknown:
+                raise errors.NotFound(f"This saved state has no variable {unknown[0]}.")
+            patience = Patience(max(self._patience_seconds * 3, manifest.bytes / 5e6))
+            load = Restore(self._shell, Path(folder), manifest, patience)
+            verdicts = load.run(names, progress)
+            sys.stdout.flush()
+            return {"verdicts": verdicts}
+
+
+def _need_consent(verdicts: Verdicts, accepted: set[str] | None) -> None:
+    if accepted is None:
+        return
+    left = [one["name"] for one in verdicts if one["verdict"] == "left" and one["name"] not in accepted]
+    if left:
+        count = "1 variable" if len(left) == 1 else f"{len(left)} variables"
+        raise errors.LeftNeedsConsent(
+            f"{count} cannot be saved: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}.", verdicts=verdicts
+        )

@@ -1,0 +1,260 @@
+"""Turns a shell's variables into components and verdicts, and writes them.
+
+Promises: every variable has exactly one verdict; nothing that was not written is called kept; the
+shell is as it was afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+from gpusession.state import notebook, patches, surroundings
+from gpusession.state.codecs import handlers
+from gpusession.state.components import Component, Left, Look, Pickled, Survey, why_left
+from gpusession.state.manifest import Manifest
+from gpusession.state.modules import local_modules
+from gpusession.state.patience import Patience, TookTooLong
+from gpusession.state.pickling import Broken, Kinds, Record, StatePickler, Stream, anchors, prelude
+from gpusession.state.refusals import AGAIN
+from gpusession.state.writing import SnapshotWriter
+
+Verdicts = list[dict[str, Any]]
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """No output and no garbage collection meanwhile (a million new objects would set it off often).
+
+    The streams stay the same objects: whoever takes hold of ``sys.stderr`` now, holds the real one.
+    """
+    silenced = []
+    for stream in {id(one): one for one in (sys.stdout, sys.stderr)}.values():
+        with contextlib.suppress(AttributeError, TypeError):
+            stream.write = _swallow  # type: ignore[method-assign,union-attr,assignment]
+            silenced.append(stream)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+        for stream in silenced:
+            with contextlib.suppress(AttributeError):
+                del stream.write  # type: ignore[method-assign,union-attr]
+
+
+def _swallow(text: str) -> int:
+    return len(text)
+
+
+class Capture:
+    """One look at a shell. Make a new one for each save."""
+
+    def __init__(self, shell: Any, patience_seconds: float) -> None:
+        self._shell = shell
+        self.anchored = anchors(shell)
+        self._local = local_modules()
+        self._record = Record()
+        kinds = Kinds(handlers(), self._local)
+        self._pickled = Pickled(kinds, self.anchored, self._record, Patience(patience_seconds))
+        self._variables = notebook.variables(shell)
+        self._survey = Survey(self._pickled)
+        self._lost: list[tuple[str, Left]] = []
+        """What is left beside variables: (title, why)."""
+        self._survey.run(chain(self._roots()))
+        for key in list(self._survey.left):
+            if not key.startswith("var:"):
+                self._lost.append((_title(key), self._survey.left.pop(key)))
+        self._components = self._survey.components()
+
+    def _roots(self) -> Iterator[tuple[str, Any]]:
+        for name, value in self._variables.items():
+            yield f"var:{name}", value
+        for number, value in notebook.results(self._shell).items():
+            yield f"out:{number}", value
+        for name, value in notebook.capture_unders(self._shell).items():
+            yield f"under:{name}", value
+        for key, value in patches.capture(self._shell, self._local):
+            yield key, value
+        for one in surroundings.ALL.values():
+            try:
+                value = one.capture(self._shell)
+            except Exception as error:  # noqa: BLE001 — named in the verdict
+                self._lost.append((one.title, Left(f"It cannot be read: {error}", "Set it again.")))
+                continue
+            if value is not None:
+                self._record.keep.append(value)
+                yield f"set:{one.name}", value
+
+    # --- what becomes of it
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(one.estimated_bytes for one in self._components)
+
+    def verdicts(self) -> Verdicts:
+        """One for each variable, then what else is left. Raises AssertionError if that is not so."""
+        looks = {one.name: one for one in self._survey.looks if one.name not in self._survey.left}
+        found = []
+        for name, value in self._variables.items():
+            key = f"var:{name}"
+            why = self._survey.left.get(key)
+            if (why is None) == (key not in looks):
+                raise AssertionError(f"no verdict for {name}")
+            if why is not None:
+                found.append(self._left(name, value, why))
+            elif name not in notebook.SILENT:
+                found.append(_kept(name, value, looks[key]))
+        for title, why in self._lost:
+            found.append(verdict(title, "", None, "left", why.reason, why.hint))
+        found.extend(
+            verdict(title, kind, None, "left", reason, hint)
+            for title, kind, reason, hint in patches.running(self._shell)
+        )
+        return found
+
+    def _left(self, name: str, value: Any, why: Left) -> dict[str, Any]:
+        hint = why.hint
+        cell = notebook.cell_that_makes(self._shell, name)
+        if cell is not None:
+            hint = f"Run cell [{cell}] again; it makes {name}." if hint == AGAIN else f"{hint} It is cell [{cell}]."
+        return verdict(name, type_name(value), None, "left", why.reason, hint)
+
+    def write(self, writer: SnapshotWriter, progress: Callable[[int | None], None]) -> None:
+        """Write all components; variables that fail now are left after all."""
+        self._record.final = True
+        progress(self.total_bytes)
+        for component in self._components:
+            self._write(writer, component)
+
+    def _write(self, writer: SnapshotWriter, component: Component) -> None:
+        stream = None
+        looks = component.looks
+        if len(looks) == 1 and looks[0].usable:
+            stream = looks[0].stream
+        else:
+            stream, looks = self._dump_together(looks)
+        if stream is None:
+            return
+        size = writer.add([one.name for one in looks], stream, _rank(looks), self._chunks(stream))
+        if size < len(prelude(list(self.anchored))) + 2 * len(looks):
+            raise Broken(AssertionError(f"nothing was written for {component.names}"))
+        for look in looks:
+            look.stream.chunks = None
+
+    def _chunks(self, stream: Stream) -> Iterator[Any]:
+        yield prelude(list(self.anchored))
+        if stream.chunks is None:
+            raise Broken(AssertionError("a stream was not kept"))
+        yield from stream.chunks
+
+    def _dump_together(self, looks: list[Look]) -> tuple[Stream | None, list[Look]]:
+        """Pickle variables that share objects as one; those that fail by themselves are left first."""
+        try:
+            return self._dump(looks), looks
+        except (Exception, TookTooLong) as error:
+            if len(looks) == 1:
+                self._leave(looks[0], why_left(error))
+                return None, []
+        good = []
+        for look in looks:
+            try:
+                self._dump([look])
+                good.append(look)
+            except (Exception, TookTooLong) as error:
+                self._leave(look, why_left(error))
+        if len(good) == len(looks):
+            for look in looks:
+                self._leave(look, Left("It cannot be saved together with what it shares.", AGAIN))
+            return None, []
+        return self._dump_together(good) if good else (None, [])
+
+    def _leave(self, look: Look, why: Left) -> None:
+        if look.name.startswith("var:"):
+            self._survey.left[look.name] = why
+        else:
+            self._lost.append((_title(look.name), why))
+
+    def _dump(self, looks: list[Look]) -> Stream:
+        stream, pickler, _, _ = self._pickled.dump(
+            [look.value for look in looks],
+            sys.maxsize,
+            with_nan=any(look.with_nan for look in looks),
+            deep=any(look.deep for look in looks),
+        )
+        _take_notes(looks, pickler)
+        return stream
+
+    def manifest(self, snapshot_id: str, meta: dict[str, Any], created_at: str, size: int) -> Manifest:
+        def text(name: str) -> str:
+            value = meta.get(name)
+            return value if isinstance(value, str) else ""
+
+        book = meta.get("notebook")
+        return Manifest(
+            id=snapshot_id,
+            kernel=text("kernel"),
+            notebook=book if isinstance(book, str) else None,
+            name=text("name"),
+            created_at=created_at,
+            reason=text("reason") or "manual",
+            python=platform.python_version(),
+            libraries=_libraries(),
+            bytes=size,
+            verdicts=self.verdicts(),
+            execution_count=int(self._shell.execution_count),
+        )
+
+
+def _take_notes(looks: list[Look], pickler: StatePickler) -> None:
+    if len(looks) == 1:
+        looks[0].notes = pickler.notes
+
+
+def _rank(looks: list[Look]) -> int:
+    if not any(look.by_value for look in looks):
+        return 0
+    return 1 if all(callable(look.value) for look in looks) else 2
+
+
+def _title(key: str) -> str:
+    kind, _, name = key.partition(":")
+    if kind == "out":
+        return f"Out[{name}]"
+    if kind == "set":
+        return surroundings.ALL[name].title
+    return name
+
+
+def _kept(name: str, value: Any, look: Look) -> dict[str, Any]:
+    return verdict(name, type_name(value), look.stream.total_bytes, "kept", " ".join(look.notes) or None, None)
+
+
+def verdict(
+    name: str, kind: str, size: int | None, what: str, reason: str | None, hint: str | None
+) -> dict[str, Any]:
+    """Return a `gpulease.session.Verdict` as plain data (the kernel does not load pydantic for it)."""
+    return {"name": name, "type": kind, "bytes": size, "verdict": what, "reason": reason, "hint": hint}
+
+
+def type_name(value: Any) -> str:
+    kind = type(value)
+    module = kind.__module__ if isinstance(kind.__module__, str) else ""
+    name = getattr(kind, "__qualname__", kind.__name__)
+    return name if module in ("builtins", "__main__", "") else f"{module}.{name}"
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in ("numpy", "pandas", "sklearn", "scipy", "matplotlib", "torch", "tensorflow", "cloudpickle", "IPython"):
+        version = getattr(sys.modules.get(name), "__version__", None)
+        if isinstance(version, str):
+            found[name] = version
+    return found

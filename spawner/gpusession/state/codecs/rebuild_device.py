@@ -1,0 +1,65 @@
+"""What a saved stream calls to make tensors and device arrays again, on the device or instead on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def storage(flat: Any, home: str) -> Any:
+    """Memory that lay on ``home``: put there again if it exists here, else it stays in main memory."""
+    import torch
+
+    made = torch.from_numpy(flat).untyped_storage()
+    if home.startswith("cuda") and torch.cuda.is_available():
+        index = int(home.partition(":")[2] or 0)
+        if index < torch.cuda.device_count():
+            return made.cuda(device=index)
+    return made
+
+
+def tensor(
+    store: Any,
+    dtype: Any,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    parameter: bool,
+    wants_gradient: bool,
+) -> Any:
+    import torch
+
+    made = torch.empty(0, dtype=dtype, device=store.device).set_(store, offset, size, stride)
+    if parameter:
+        return torch.nn.Parameter(made, requires_grad=wants_gradient)
+    made.requires_grad = wants_gradient
+    return made
+
+
+def fill_tensor(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
+    grad, attributes = state
+    if grad is not None:
+        made.grad = grad
+    made.__dict__.update(attributes)
+
+
+def generator(where: str, state: Any) -> Any:
+    import torch
+
+    on = where if where == "cpu" or torch.cuda.is_available() else "cpu"
+    made = torch.Generator(device=on)
+    if on == where:
+        made.set_state(torch.from_numpy(state))
+    return made
+
+
+def device(name: str) -> Any:
+    import torch
+
+    return torch.device(name)
+
+
+def cupy_array(host: Any, number: int) -> Any:
+    import cupy
+
+    with cupy.cuda.Device(number if number < cupy.cuda.runtime.getDeviceCount() else 0):
+        return cupy.asarray(host)

@@ -1,0 +1,280 @@
+"""Which variables belong together: those that share an object are saved and loaded as one.
+
+Every variable is pickled once to look at it. What it reached is in the pickler's memo: two variables
+that reached the same object, other than a plain value, are one component. A variable that fails in
+this look is left; its neighbours are not, unless they hold the bad object themselves. The look's
+stream is kept when it can be used as it is: most variables are pickled only once.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import fractions
+import pathlib
+import pickle
+import traceback
+import types
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gpusession.state.deep import with_room
+from gpusession.state.patience import Patience, TookTooLong
+from gpusession.state.pickling import Broken, Kinds, NanPickler, Record, StatePickler, Stream
+from gpusession.state.refusals import AGAIN, Refused
+
+KEEP_BYTES = 64 << 20
+"""A stream up to this size is kept after the look; a larger one is made again while it is written."""
+STREAM_LIMIT_BYTES = 16 << 30
+
+_VALUES = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    range,
+    slice,
+    type(None),
+    types.CodeType,
+    types.BuiltinFunctionType,
+    types.ModuleType,
+    decimal.Decimal,
+    fractions.Fraction,
+    datetime.date,
+    datetime.datetime,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+    uuid.UUID,
+    pathlib.PurePath,
+)
+_VALUE_TYPES = frozenset(_VALUES) | {pathlib.PosixPath, pathlib.PurePosixPath}
+
+
+@dataclass
+class Left:
+    """Why a variable stays behind."""
+
+    reason: str
+    hint: str
+
+
+@dataclass
+class Look:
+    """What one variable turned out to be."""
+
+    name: str
+    value: Any
+    stream: Stream
+    reached: Mapping[int, Any] = field(default_factory=dict)
+    weak: Mapping[int, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    again: bool = False
+    by_value: bool = False
+    with_nan: bool = False
+    deep: bool = False
+
+    @property
+    def usable(self) -> bool:
+        return not self.again and self.stream.chunks is not None
+
+
+@dataclass
+class Component:
+    """Variables that are saved together, in the order in which they are pickled."""
+
+    looks: list[Look]
+
+    @property
+    def names(self) -> list[str]:
+        return [look.name for look in self.looks]
+
+    @property
+    def estimated_bytes(self) -> int:
+        return max(look.stream.total_bytes for look in self.looks)
+
+
+class Pickled:
+    """Pickles values under all the precautions."""
+
+    def __init__(self, kinds: Kinds, anchored: dict[str, Any], record: Record, patience: Patience) -> None:
+        self.kinds, self.anchored, self.record, self.patience = kinds, anchored, record, patience
+
+    def dump(
+        self, values: list[Any], keep_bytes: int, *, with_nan: bool = False, deep: bool = False
+    ) -> tuple[Stream, StatePickler, bool, bool]:
+        """Return stream, pickler, whether NaNs were minded, whether it needed the large stack.
+
+        Raises Left's material: `Refused`, or whatever the objects raise; `Broken` for what is ours.
+        """
+        while True:
+            stream = Stream(keep_bytes, self._alive)
+            make = NanPickler if with_nan else StatePickler
+            pickler = make(stream, self.kinds, self.anchored, self.record)
+            try:
+                if deep:
+                    with_room(lambda p=pickler: _dump(p, values), self.patience.seconds * 3)  # type: ignore[misc]
+                else:
+                    with self.patience.limited():
+                        _dump(pickler, values)
+            except RecursionError:
+                if deep:
+                    raise Refused("It is nested too deeply to be saved.") from None
+                deep = True
+                continue
+            if stream.has_nan and not with_nan:
+                with_nan = True
+                continue
+            return stream, pickler, with_nan, deep
+
+    def _alive(self, size: int) -> None:
+        self.patience.alive(size)
+
+
+def _dump(pickler: StatePickler, values: list[Any]) -> None:
+    for value in values:
+        pickler.dump(value)
+        if pickler.stream.nbytes > STREAM_LIMIT_BYTES:
+            raise Refused("It is too large to be saved.")
+
+
+def look(name: str, value: Any, pickled: Pickled) -> Look | Left:
+    """Pickle one variable to see what it reaches."""
+    try:
+        stream, pickler, with_nan, deep = pickled.dump([value], KEEP_BYTES)
+    except Broken:
+        raise
+    except (Exception, TookTooLong) as error:
+        return why_left(error)
+    reached: dict[int, Any] = {}
+    if type(value) not in _VALUE_TYPES:
+        reached = pickler.reached_objects()
+        if isinstance(pickler, NanPickler):
+            reached.update({ident: nan for ident, (_, nan) in pickler.nans.items()})
+    found = Look(name, value, stream, reached, pickler.weak, pickler.notes, with_nan=with_nan, deep=deep)
+    found.again, found.by_value = pickler.again, pickler.by_value
+    return found
+
+
+def why_left(error: BaseException) -> Left:
+    """Turn what pickling raised into a sentence."""
+    if isinstance(error, Refused):
+        return Left(error.reason, error.hint)
+    if isinstance(error, TookTooLong):
+        return Left("It takes too long to say what it consists of.", AGAIN)
+    if isinstance(error, MemoryError):
+        return Left("There is not enough memory to save it.", "Free some memory, then save again.")
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, TypeError | pickle.PicklingError) and "pickle" in text:
+        return Left(f"Python cannot save it: {text}.", AGAIN)
+    asked = frames[-1].name if frames else "its code"
+    return Left(f"It failed when asked for its state: {type(error).__name__}: {text} (in {asked}).", AGAIN)
+
+
+class _Groups:
+    """Union and find over variables."""
+
+    def __init__(self) -> None:
+        self._parent: dict[int, int] = {}
+
+    def find(self, one: int) -> int:
+        root = one
+        while self._parent.setdefault(root, root) != root:
+            root = self._parent[root]
+        while self._parent[one] != root:
+            self._parent[one], one = root, self._parent[one]
+        return root
+
+    def join(self, one: int, other: int) -> None:
+        low, high = sorted((self.find(one), self.find(other)))
+        self._parent[high] = low
+
+
+class Survey:
+    """Looks at every variable and says which belong together."""
+
+    def __init__(self, pickled: Pickled) -> None:
+        self._pickled = pickled
+        self._links = _Linking(pickled.kinds)
+        self.left: dict[str, Left] = {}
+        self.looks: list[Look] = []
+        self._groups = _Groups()
+        self._owner: dict[int, int] = {}
+        self._looked_for: dict[int, int] = {}
+
+    def run(self, variables: Iterable[tuple[str, Any]], seen: Callable[[], None] = lambda: None) -> None:
+        roots: dict[int, Look] = {}
+        for name, value in variables:
+            seen()
+            same = roots.get(id(value))
+            if same is not None and type(value) not in _VALUE_TYPES:
+                self._add(replace(same, name=name, stream=Stream(0), reached={id(value): value}, again=True))
+                continue
+            found = look(name, value, self._pickled)
+            if isinstance(found, Left):
+                self.left[name] = found
+            else:
+                roots[id(value)] = found
+                self._add(found)
+        self._settle_weak()
+
+    def _add(self, found: Look) -> None:
+        index = len(self.looks)
+        self.looks.append(found)
+        reached = found.reached
+        for ident in self._owner.keys() & reached.keys():
+            if self._links(reached[ident]):
+                self._groups.join(self._owner[ident], index)
+        if len(reached) > len(self._owner):
+            fresh = dict.fromkeys(reached, index)
+            fresh.update(self._owner)
+            self._owner = fresh
+        else:
+            self._owner.update(dict.fromkeys(reached.keys() - self._owner.keys(), index))
+
+    def _settle_weak(self) -> None:
+        record = self._pickled.record
+        record.reached = set(self._owner)
+        for index, found in enumerate(self.looks):
+            for ident in found.weak:
+                self._groups.join(self._looked_for.setdefault(ident, index), index)
+                if ident in self._owner:
+                    self._groups.join(self._owner[ident], index)
+
+    def components(self) -> list[Component]:
+        """In the order in which their first variables came; classes and functions first in each."""
+        members: dict[int, list[Look]] = {}
+        for index, found in enumerate(self.looks):
+            members.setdefault(self._groups.find(index), []).append(found)
+        return [Component(sorted(looks, key=_order)) for looks in members.values()]
+
+
+def _order(found: Look) -> int:
+    if isinstance(found.value, type):
+        return 0
+    return 1 if callable(found.value) else 2
+
+
+class _Linking:
+    """Does sharing this object tie two variables together?"""
+
+    def __init__(self, kinds: Kinds) -> None:
+        self._kinds = kinds
+
+    def __call__(self, thing: Any) -> bool:
+        kind = type(thing)
+        if kind in _VALUE_TYPES:
+            # The one float that is met here is a NaN: its identity counts.
+            return kind is float
+        if kind is tuple or kind is frozenset:
+            return not all(type(one) in _VALUE_TYPES for one in thing)
+        if issubclass(kind, type | types.FunctionType):
+            return not self._kinds.by_reference(thing)
+        if kind.__module__.startswith("numpy") and kind.__name__.endswith(("DType", "dtype")):
+            return False
+        return not self._kinds.named(thing)

@@ -1,0 +1,173 @@
+"""Loads a verified snapshot into a shell: everything, or the named variables, and never half.
+
+The namespace is filled while components are built, since code of the notebook that runs meanwhile
+looks its globals up there. If the load as a whole fails, everything is put back as it was. A
+component that cannot be built is left, with all its variables; the others are loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpusession.state import notebook, patches, surroundings
+from gpusession.state.capture import Verdicts, verdict
+from gpusession.state.manifest import Manifest
+from gpusession.state.patience import Patience, TookTooLong
+from gpusession.state.pickling import StateUnpickler, named_anchors
+from gpusession.state.reading import Read, read_components
+
+LOST = "Run the cell that makes it again."
+
+
+class Restore:
+    """One load."""
+
+    def __init__(self, shell: Any, folder: Path, manifest: Manifest, patience: Patience) -> None:
+        self._shell, self._folder, self._manifest = shell, folder, manifest
+        self._patience = patience
+        self._anchored = named_anchors(shell)
+        self._saved = {one["name"]: one for one in manifest.verdicts}
+
+    def run(self, names: list[str] | None, progress: Callable[[int, int | None], None]) -> Verdicts:
+        """Raises SnapshotUnusable before anything was touched."""
+        wanted = None if names is None else {f"var:{name}" for name in names}
+        parts = [
+            part for part in self._manifest.components if wanted is None or wanted & set(part.keys)
+        ]
+        total = sum(part.length for part in parts)
+        read = read_components(
+            self._folder, parts, self._manifest.files, lambda done: progress(done, total)
+        )
+        read.sort(key=lambda one: one.part.rank)
+        with self._all_or_nothing():
+            return self._build(read, wanted)
+
+    @contextlib.contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        space = self._shell.user_ns
+        before, folder, path, env = dict(space), os.getcwd(), list(sys.path), dict(os.environ)
+        try:
+            yield
+        except BaseException:
+            space.clear()
+            space.update(before)
+            with contextlib.suppress(OSError):
+                os.chdir(folder)
+            sys.path[:] = path
+            for name in set(os.environ) - set(env):
+                del os.environ[name]
+            os.environ.update(env)
+            raise
+
+    def _build(self, read: list[Read], wanted: set[str] | None) -> Verdicts:
+        failed: dict[str, str] = {}
+        settings: dict[str, Any] = {}
+        hung: dict[str, Any] = {}
+        early = [f"set:{one.name}" for one in surroundings.EARLY]
+        first = [one for one in read if set(one.part.keys) & set(early)]
+        rest = [one for one in read if one not in first]
+        lost: list[dict[str, Any]] = []
+        for one in first:
+            self._bind(one, wanted, settings, hung, failed)
+        for surrounding in surroundings.EARLY:
+            self._surround(surrounding, settings, lost)
+        again = []
+        for one in rest:
+            if self._bind(one, wanted, settings, hung, failed) is not None:
+                again.append(one)
+        for one in again:  # what it needed may have come after it
+            self._bind(one, wanted, settings, hung, failed)
+        if wanted is None:
+            for key, value in hung.items():
+                try:
+                    patches.restore(self._shell, key, value)
+                except Exception as error:  # noqa: BLE001 — named in the verdict
+                    lost.append(verdict(key.partition(":")[2], "", None, "left", _why(error), "Set it again."))
+            self._shell.execution_count = self._manifest.execution_count
+            for surrounding in surroundings.LATE:
+                self._surround(surrounding, settings, lost)
+        return self._verdicts(read, wanted, failed) + lost
+
+    def _surround(self, one: Any, settings: dict[str, Any], lost: Verdicts) -> None:
+        if one.name not in settings:
+            return
+        try:
+            one.restore(self._shell, settings[one.name])
+        except Exception as error:  # noqa: BLE001 — named in the verdict
+            lost.append(verdict(one.title, "", None, "left", _why(error), "Set it again."))
+
+    def _bind(
+        self,
+        read: Read,
+        wanted: set[str] | None,
+        settings: dict[str, Any],
+        hung: dict[str, Any],
+        failed: dict[str, str],
+    ) -> BaseException | None:
+        """Build one component and bind its variables; on failure unbind them and remember why."""
+        space = self._shell.user_ns
+        keys = read.part.keys
+        names = [key.removeprefix("var:") for key in keys if key.startswith("var:")]
+        before = {name: space[name] for name in names if name in space}
+        try:
+            with self._patience.limited():
+                loader = StateUnpickler(io.BytesIO(read.stream), iter(read.buffers), self._anchored)
+                loader.load()
+                values = {}
+                for key in keys:
+                    values[key] = loader.load()
+                    if key.startswith("var:") and (wanted is None or key in wanted):
+                        space[key.removeprefix("var:")] = values[key]
+        except (Exception, TookTooLong) as error:
+            for name in names:
+                space.pop(name, None)
+            space.update(before)
+            for key in keys:
+                failed[key] = _why(error)
+            return error
+        for key in keys:
+            failed.pop(key, None)
+        if wanted is not None:
+            return None
+        for key, value in values.items():
+            kind, _, name = key.partition(":")
+            if kind == "out":
+                self._shell.user_ns["Out"][int(name)] = value
+            elif kind == "under":
+                notebook.restore_under(self._shell, name, value)
+            elif kind == "set":
+                settings[name] = value
+            elif kind in patches.KINDS:
+                hung[key] = value
+        return None
+
+    def _verdicts(self, read: list[Read], wanted: set[str] | None, failed: dict[str, str]) -> Verdicts:
+        found = []
+        loaded = {key for one in read for key in one.part.keys}
+        for name, saved in self._saved.items():
+            key = f"var:{name}"
+            if wanted is not None and key not in wanted:
+                continue
+            if key in failed:
+                found.append(verdict(name, saved["type"], saved["bytes"], "left", failed[key], LOST))
+            elif key in loaded or saved["verdict"] == "left":
+                found.append(saved)
+        found.extend(
+            verdict(key.partition(":")[2], "", None, "left", why, "Set it again.")
+            for key, why in failed.items()
+            if not key.startswith("var:") and wanted is None
+        )
+        return found
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, TookTooLong):
+        return "It took too long to load."
+    text = " ".join(str(error).split())[:200]
+    return f"It could not be loaded: {type(error).__name__}: {text}."
