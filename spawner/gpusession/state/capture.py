@@ -234,7 +234,7 @@ def _title(key: str) -> str:
 
 
 def _kept(name: str, value: Any, look: Look) -> dict[str, Any]:
-    return verdict(name, type_name(value), look.stream.total_bytes, "kept", " ".join(look.notes) or None, None)
+    return verdict(name, type_name(value), look.bytes, "kept", " ".join(look.notes) or None, None)
 
 
 def verdict(

@@ -77,6 +77,7 @@ class Look:
     by_value: bool = False
     with_nan: bool = False
     deep: bool = False
+    bytes: int = 0
 
     @property
     def usable(self) -> bool:
@@ -95,7 +96,7 @@ class Component:
 
     @property
     def estimated_bytes(self) -> int:
-        return max(look.stream.total_bytes for look in self.looks)
+        return max(look.bytes for look in self.looks)
 
 
 class Pickled:
@@ -151,11 +152,12 @@ def look(name: str, value: Any, pickled: Pickled) -> Look | Left:
     except (Exception, TookTooLong) as error:
         return why_left(error)
     reached: dict[int, Any] = {}
-    if type(value) not in _VALUE_TYPES:
+    if type(value) not in _VALUE_TYPES or isinstance(pickler, NanPickler):
         reached = pickler.reached_objects()
         if isinstance(pickler, NanPickler):
             reached.update({ident: nan for ident, (_, nan) in pickler.nans.items()})
     found = Look(name, value, stream, reached, pickler.weak, pickler.notes, with_nan=with_nan, deep=deep)
+    found.bytes = stream.total_bytes
     found.again, found.by_value = pickler.again, pickler.by_value
     return found
 

@@ -21,11 +21,13 @@ class PandasCodec:
     def handlers(self) -> Iterator[tuple[type, Any]]:
         import pandas as pd
         from pandas._libs import internals
+        from pandas.core.internals.managers import SingleBlockManager
 
         yield pd.Index, reduce_index
         if hasattr(internals, "BlockValuesRefs"):
             yield internals.Block, reduce_block
             yield internals.BlockValuesRefs, reduce_sharers
+            yield SingleBlockManager, reduce_single
 
 
 codec = PandasCodec()
@@ -33,6 +35,11 @@ codec = PandasCodec()
 
 def reduce_block(block: Any, _pickler: StatePickler) -> Any:
     return rebuild.block, (type(block), block.values, block.mgr_locs.indexer, block.ndim, block.refs)
+
+
+def reduce_single(manager: Any, _pickler: StatePickler) -> Any:
+    """A series: pandas' own way makes its block anew, without what it remembers."""
+    return type(manager), (manager._block, manager.axes[0])
 
 
 def reduce_sharers(_refs: Any, _pickler: StatePickler) -> Any:
