@@ -152,5 +152,6 @@ def _need_consent(verdicts: Verdicts, accepted: set[str] | None) -> None:
     if left:
         count = "1 variable" if len(left) == 1 else f"{len(left)} variables"
         raise errors.LeftNeedsConsent(
-            f"{count} cannot be saved: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}.", verdicts=verdicts
+            f"{count} cannot be saved: {', '.join(left[:5])}{' …' if len(left) > 5 else ''}.",
+            verdicts=verdicts,
         )

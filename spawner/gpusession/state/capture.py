@@ -36,7 +36,7 @@ def quietly() -> Iterator[None]:
     silenced = []
     for stream in {id(one): one for one in (sys.stdout, sys.stderr)}.values():
         with contextlib.suppress(AttributeError, TypeError):
-            stream.write = _swallow  # type: ignore[method-assign,union-attr,assignment]
+            stream.write = _swallow  # type: ignore[method-assign]
             silenced.append(stream)
     collecting = gc.isenabled()
     gc.disable()
@@ -47,7 +47,7 @@ def quietly() -> Iterator[None]:
             gc.enable()
         for stream in silenced:
             with contextlib.suppress(AttributeError):
-                del stream.write  # type: ignore[method-assign,union-attr]
+                del stream.write
 
 
 def _swallow(text: str) -> int:
@@ -71,7 +71,7 @@ class Capture:
         self._survey.run(chain(self._roots()))
         for key in list(self._survey.left):
             if not key.startswith("var:"):
-                self._lost.append((_title(key), self._survey.left.pop(key)))
+                self._lost.append((title(key), self._survey.left.pop(key)))
         self._components = self._survey.components()
 
     def _roots(self) -> Iterator[tuple[str, Any]]:
@@ -124,7 +124,11 @@ class Capture:
         hint = why.hint
         cell = notebook.cell_that_makes(self._shell, name)
         if cell is not None:
-            hint = f"Run cell [{cell}] again; it makes {name}." if hint == AGAIN else f"{hint} It is cell [{cell}]."
+            hint = (
+                f"Run cell [{cell}] again; it makes {name}."
+                if hint == AGAIN
+                else f"{hint} It is cell [{cell}]."
+            )
         return verdict(name, type_name(value), None, "left", why.reason, hint)
 
     def write(self, writer: SnapshotWriter, progress: Callable[[int | None], None]) -> None:
@@ -159,7 +163,7 @@ class Capture:
         """Pickle variables that share objects as one; those that fail by themselves are left first."""
         try:
             return self._dump(looks), looks
-        except (Exception, TookTooLong) as error:
+        except (Exception, TookTooLong) as error:  # noqa: BLE001 — it becomes a verdict
             if len(looks) == 1:
                 self._leave(looks[0], why_left(error))
                 return None, []
@@ -168,7 +172,7 @@ class Capture:
             try:
                 self._dump([look])
                 good.append(look)
-            except (Exception, TookTooLong) as error:
+            except (Exception, TookTooLong) as error:  # noqa: BLE001 — it becomes a verdict
                 self._leave(look, why_left(error))
         if len(good) == len(looks):
             for look in looks:
@@ -180,7 +184,7 @@ class Capture:
         if look.name.startswith("var:"):
             self._survey.left[look.name] = why
         else:
-            self._lost.append((_title(look.name), why))
+            self._lost.append((title(look.name), why))
 
     def _dump(self, looks: list[Look]) -> Stream:
         stream, pickler, _, _ = self._pickled.dump(
@@ -224,7 +228,7 @@ def _rank(looks: list[Look]) -> int:
     return 1 if all(callable(look.value) for look in looks) else 2
 
 
-def _title(key: str) -> str:
+def title(key: str) -> str:
     kind, _, name = key.partition(":")
     if kind == "out":
         return f"Out[{name}]"
@@ -253,7 +257,17 @@ def type_name(value: Any) -> str:
 
 def _libraries() -> dict[str, str]:
     found = {}
-    for name in ("numpy", "pandas", "sklearn", "scipy", "matplotlib", "torch", "tensorflow", "cloudpickle", "IPython"):
+    for name in (
+        "numpy",
+        "pandas",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+        "torch",
+        "tensorflow",
+        "cloudpickle",
+        "IPython",
+    ):
         version = getattr(sys.modules.get(name), "__version__", None)
         if isinstance(version, str):
             found[name] = version

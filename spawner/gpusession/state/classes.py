@@ -38,9 +38,7 @@ def reduce_class(kind: Any, pickler: StatePickler) -> Any:
         names |= {f"_{kind.__name__.lstrip('_')}{name}" for name in names if name.startswith("__")}
     if "__orig_bases__" in kind.__dict__:
         body["__orig_bases__"] = kind.__dict__["__orig_bases__"]
-    if issubclass(kind, enum.Enum):
-        names |= set()
-    registered = [ref() for ref in abc._get_dump(kind)[0]] if isinstance(kind, abc.ABCMeta) else []
+    registered = [ref() for ref in _registered(kind)] if isinstance(kind, abc.ABCMeta) else []
     state = {
         name: value
         for name, value in kind.__dict__.items()
@@ -50,6 +48,11 @@ def reduce_class(kind: Any, pickler: StatePickler) -> Any:
     args = (type(kind), maker, kind.__name__, kind.__bases__, body)
     full = (state, [one for one in registered if one is not None])
     return rebuild_classes.skeleton, args, full, None, None, rebuild_classes.fill_class
+
+
+def _registered(kind: Any) -> Any:
+    dump: Any = abc._get_dump  # type: ignore[attr-defined]
+    return dump(kind)[0]
 
 
 def _maker(metaclass: type, pickler: StatePickler) -> Any:

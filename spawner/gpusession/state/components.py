@@ -149,7 +149,7 @@ def look(name: str, value: Any, pickled: Pickled) -> Look | Left:
         stream, pickler, with_nan, deep = pickled.dump([value], KEEP_BYTES)
     except Broken:
         raise
-    except (Exception, TookTooLong) as error:
+    except (Exception, TookTooLong) as error:  # noqa: BLE001 — it becomes a verdict
         return why_left(error)
     reached: dict[int, Any] = {}
     if type(value) not in _VALUE_TYPES or isinstance(pickler, NanPickler):

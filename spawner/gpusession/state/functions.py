@@ -63,9 +63,7 @@ def namespace_of(namespace: dict[str, Any], pickler: StatePickler) -> Any:
 def reduce_code(code: Any, _pickler: StatePickler) -> Any:
     """Like cloudpickle's, with the file name: it leads to the cell's source."""
     make, args = cp._code_reduce(code)
-    return make, tuple(
-        code.co_filename if isinstance(one, str) and one == _NOWHERE else one for one in args
-    )
+    return make, tuple(code.co_filename if isinstance(one, str) and one == _NOWHERE else one for one in args)
 
 
 def reduce_cell(cell: Any, _pickler: StatePickler) -> Any:

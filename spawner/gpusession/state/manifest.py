@@ -81,9 +81,10 @@ class Manifest:
     execution_count: int = 1
     format: int = FORMAT
 
-    def dump(self) -> bytes:
-        body = asdict(self)
-        return _canonical({**body, "digest": _digest(body)})
+
+def dump(manifest: Manifest) -> bytes:
+    body = asdict(manifest)
+    return _canonical({**body, "digest": _digest(body)})
 
 
 def _canonical(body: dict[str, Any]) -> bytes:
@@ -132,7 +133,7 @@ def same_python(one: str, other: str) -> bool:
 
 def _checked(body: dict[str, Any]) -> Manifest:
     def need(what: Any, kind: type | tuple[type, ...], test: Callable[[Any], bool] = lambda _: True) -> Any:
-        if isinstance(what, bool) and kind is not bool or not isinstance(what, kind) or not test(what):
+        if (isinstance(what, bool) and kind is not bool) or not isinstance(what, kind) or not test(what):
             raise Damaged("Its list of contents is damaged.")
         return what
 

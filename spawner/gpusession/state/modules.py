@@ -21,7 +21,10 @@ _OURS = ("gpusession", "gpulease", "__main__", "__mp_main__")
 def local_modules() -> dict[str, types.ModuleType]:
     """Return the loaded modules that are not part of Python or of an installed library."""
     roots = tuple(
-        {path.rstrip("/") + "/" for path in (*sysconfig.get_paths().values(), *_site(), sys.base_prefix + "/lib")}
+        {
+            path.rstrip("/") + "/"
+            for path in (*sysconfig.get_paths().values(), *_site(), sys.base_prefix + "/lib")
+        }
     )
     found = {}
     for name, module in list(sys.modules.items()):

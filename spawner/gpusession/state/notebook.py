@@ -119,7 +119,8 @@ def capture_unders(shell: Any) -> dict[str, Any]:
     return {
         name: space[name]
         for name in UNDERS
-        if _is_result(shell, name) and not (isinstance(space.get(name, ""), str) and space.get(name, "") == "")
+        if _is_result(shell, name)
+        and not (isinstance(space.get(name, ""), str) and space.get(name, "") == "")
     }
 
 

@@ -1,8 +1,9 @@
-"""What a notebook hung into things that are not its own: shell hooks, magics, modules, classes; and what it left running.
+"""What a notebook hung into things that are not its own, and what it left running.
 
-These have no variable of their own. Functions and objects of the notebook that a library or the shell
-holds travel like variables, under a key that says where they hang; what runs (threads, tasks) cannot
-travel and is named, so that nobody misses it in silence.
+Hooks and magics of the shell, attributes of modules and classes have no variable of their own.
+Functions and objects of the notebook that a library or the shell holds travel like variables, under
+a key that says where they hang; what runs (threads, tasks) cannot travel and is named, so that nobody
+misses it in silence.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def _shell(shell: Any) -> Iterator[tuple[str, Any]]:
             for name in ("float_precision", "max_width", "max_seq_length", "pprint")
             if hasattr(plain, name)
         }
+    settings["future"] = shell.compile.flags  # from __future__ import … holds for all later cells
     settings["extensions"] = sorted(set(shell.extension_manager.loaded) - _STANDARD_EXTENSIONS)
     inline = [one for one in getattr(shell, "configurables", ()) if type(one).__name__ == "InlineBackend"]
     if inline:
@@ -104,6 +106,7 @@ def _restore_shell(shell: Any, name: str, value: Any) -> None:
     for trait, setting in value.get("text/plain", {}).items():
         if getattr(plain, trait) != setting:
             setattr(plain, trait, setting)
+    shell.compile.flags |= value["future"]
     missing = [one for one in value["extensions"] if one not in shell.extension_manager.loaded]
     for extension in missing:
         shell.extension_manager.load_extension(extension)
@@ -136,7 +139,9 @@ def _module_variables(local: Mapping[str, types.ModuleType]) -> Iterator[tuple[s
         for name, value in list(vars(module).items()):
             if name.startswith("__") or isinstance(value, types.ModuleType):
                 continue
-            if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) and not is_the_notebooks(value):
+            if isinstance(
+                value, type | types.FunctionType | types.BuiltinFunctionType
+            ) and not is_the_notebooks(value):
                 continue
             yield f"module:{module_name}:{name}", value
 
@@ -159,15 +164,22 @@ def _attached(shell: Any, local: Mapping[str, types.ModuleType]) -> Iterator[tup
                 value = value.__func__
             if isinstance(value, property):
                 value = value.fget
-            accessor = getattr(value, "_accessor", None) if type(value).__name__ in ("Accessor", "CachedAccessor") else None
+            accessor = (
+                getattr(value, "_accessor", None)
+                if type(value).__name__ in ("Accessor", "CachedAccessor")
+                else None
+            )
             if (isinstance(value, types.FunctionType | type) and is_the_notebooks(value)) or (
                 accessor is not None and is_the_notebooks(accessor)
             ):
                 label = getattr(owner, "__qualname__", getattr(owner, "__name__", ""))
-                yield f"attached:{owner.__module__ if isinstance(owner, type) else ''}.{label}.{name}", (
-                    owner,
-                    name,
-                    vars(owner)[name],
+                yield (
+                    f"attached:{owner.__module__ if isinstance(owner, type) else ''}.{label}.{name}",
+                    (
+                        owner,
+                        name,
+                        vars(owner)[name],
+                    ),
                 )
 
 
@@ -178,14 +190,14 @@ def running(shell: Any) -> Iterator[tuple[str, str, str, str]]:
     """Yield title, type, reason and hint of what the notebook has running in the background."""
     for thread in threading.enumerate():
         target = getattr(thread, "_target", None) or getattr(thread, "function", None)
-        if type(thread).__module__ == "__main__" or (target is not None and is_the_notebooks(target)):
-            if not _is_variable(shell, thread):
-                yield (
-                    f"thread {thread.name}",
-                    "threading.Thread",
-                    "It runs in the background and cannot leave its process.",
-                    "Start it again.",
-                )
+        mine = type(thread).__module__ == "__main__" or (target is not None and is_the_notebooks(target))
+        if mine and not _is_variable(shell, thread):
+            yield (
+                f"thread {thread.name}",
+                "threading.Thread",
+                "It runs in the background and cannot leave its process.",
+                "Start it again.",
+            )
     asyncio = sys.modules.get("asyncio")
     loop = asyncio._get_running_loop() if asyncio is not None else None
     for task in asyncio.all_tasks(loop) if loop is not None and asyncio is not None else ():
@@ -193,7 +205,12 @@ def running(shell: Any) -> Iterator[tuple[str, str, str, str]]:
         frame = getattr(task.get_coro(), "cr_frame", None)
         if frame is not None and frame.f_globals is shell.user_ns and not _is_variable(shell, task):
             name = getattr(code, "co_name", "task")
-            yield (f"task {name}", "asyncio.Task", "It runs in the background and cannot leave its process.", "Start it again.")
+            yield (
+                f"task {name}",
+                "asyncio.Task",
+                "It runs in the background and cannot leave its process.",
+                "Start it again.",
+            )
 
 
 def _is_variable(shell: Any, thing: Any) -> bool:

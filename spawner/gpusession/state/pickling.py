@@ -24,7 +24,7 @@ import sys
 import types
 from collections import ChainMap
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import cloudpickle.cloudpickle as cp
 
@@ -195,9 +195,7 @@ class Kinds:
             return chosen
         module = kind.__module__ if isinstance(kind.__module__, str) else ""
         held = {
-            ident: name
-            for ident, (name, value) in self._globals_of(module).items()
-            if type(value) is kind
+            ident: name for ident, (name, value) in self._globals_of(module).items() if type(value) is kind
         }
         return _named_first(module, held, chosen) if held else chosen
 
@@ -268,6 +266,10 @@ class Record:
         """Ids of everything that a variable holds strongly: known after the first look."""
         self.final = False
         """The second pass: what is written now is what counts."""
+        self.same: dict[Any, Any] = {}
+        """One wrapper for each thing that may come in several (a tensor's storage), by its address."""
+        self.homes: dict[Any, str] = {}
+        """The device on which a storage belongs, by its address."""
         self.keep: list[Any] = []
         """Objects made only for the streams: alive until the end, so that no id is used twice."""
 
@@ -284,7 +286,7 @@ class Record:
 class StatePickler(pickle.Pickler):
     """Pickles one variable, or one component, after another into a `Stream`."""
 
-    dispatch_table: ClassVar[Any] = ChainMap(
+    dispatch_table = ChainMap(  # noqa: RUF012 — pickle asks for an attribute
         {k: v for k, v in cp.Pickler._dispatch_table.items() if k not in _NOT_FROM_CLOUDPICKLE},
         __import__("copyreg").dispatch_table,
     )
@@ -300,7 +302,7 @@ class StatePickler(pickle.Pickler):
         self.weak: dict[int, Any] = {}
         """Weakly held objects that were met in the first look."""
         self._arrays: dict[int, tuple[Any, list[Any]]] = {}
-        self.memo = {id(value): (n, value) for n, value in enumerate(anchored.values())}  # type: ignore[assignment]
+        self.memo = {id(value): (n, value) for n, value in enumerate(anchored.values())}
 
     def reducer_override(self, obj: Any) -> Any:
         handler = self.kinds.handler(type(obj))

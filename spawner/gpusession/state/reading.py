@@ -15,7 +15,16 @@ from typing import Any
 
 from gpulease import errors
 from gpusession.state.disk import open_regular, read_small
-from gpusession.state.manifest import MAX_BYTES, NAME, BufferPart, ComponentPart, Damaged, Manifest, OtherPython, parse
+from gpusession.state.manifest import (
+    MAX_BYTES,
+    NAME,
+    BufferPart,
+    ComponentPart,
+    Damaged,
+    Manifest,
+    OtherPython,
+    parse,
+)
 from gpusession.state.writing import PIECE, Digest
 
 
@@ -137,8 +146,8 @@ def _allocate(buffer: BufferPart) -> tuple[Any, memoryview]:
         import numpy as np
 
         dtype, shape, order = buffer.array
-        made = np.empty(tuple(shape), np.dtype(dtype), order)
-        flat = made.reshape(-1, order="A").view(np.uint8)
+        made: Any = np.empty(tuple(shape), np.dtype(dtype), order)
+        flat: Any = made.reshape(-1, order="A").view(np.uint8)
         if flat.nbytes != buffer.nbytes:
             raise ValueError("sizes differ")
         return made, memoryview(flat)

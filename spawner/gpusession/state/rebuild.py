@@ -7,6 +7,7 @@ of this process, and none runs code of the notebook that was not called for.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import importlib
 import logging
@@ -134,12 +135,12 @@ def method_reference(method: types.MethodType) -> weakref.WeakMethod[Any]:
 
 def instance(kind: type, attributes: dict[str, Any]) -> Any:
     """An object with its simple attributes set already, so that it can be hashed from the start."""
-    made = object.__new__(kind)
+    made: Any = object.__new__(kind)
     made.__dict__.update(attributes)
     return made
 
 
-def exception(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+def exception(kind: Any, args: tuple[Any, ...]) -> Any:
     """Make an exception without its ``__init__``, which may want other arguments."""
     made = kind.__new__(kind, *args)
     made.args = args
@@ -166,7 +167,16 @@ def match(pattern: Any, text: Any, pos: int, endpos: int, span: tuple[int, int],
     return None
 
 
-def handler(kind: type[logging.Handler]) -> logging.Handler:
+def context_variable(name: str, default: tuple[Any, ...]) -> contextvars.ContextVar[Any]:
+    return contextvars.ContextVar(name, default=default[0]) if default else contextvars.ContextVar(name)
+
+
+def fill_context_variable(made: contextvars.ContextVar[Any], value: tuple[Any, ...]) -> None:
+    if value:
+        made.set(value[0])
+
+
+def handler(kind: Any) -> Any:
     """A log handler with a lock of its own."""
     made = kind.__new__(kind)
     logging.Handler.__init__(made)

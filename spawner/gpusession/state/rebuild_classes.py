@@ -18,8 +18,10 @@ def skeleton(
     if maker is None:
         return types.new_class(name, bases, {"metaclass": metaclass}, lambda space: space.update(body))
     with _without_hooks(bases):
-        return type.__new__(metaclass, name, bases, dict(body)) if maker is not _abc() else _abc().__new__(
-            metaclass, name, bases, dict(body)
+        return (
+            type.__new__(metaclass, name, bases, dict(body))
+            if maker is not _abc()
+            else _abc().__new__(metaclass, name, bases, dict(body))
         )
 
 
@@ -46,7 +48,7 @@ def _without_hooks(bases: tuple[type, ...]) -> Iterator[None]:
             type.__setattr__(one, "__init_subclass__", hook)
 
 
-def _nothing(_cls: type, **_options: Any) -> None:
+def _nothing(_cls: Any, /, **_options: Any) -> None:
     return
 
 

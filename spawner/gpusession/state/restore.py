@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpusession.state import notebook, patches, surroundings
-from gpusession.state.capture import Verdicts, verdict
+from gpusession.state.capture import Verdicts, title, verdict
 from gpusession.state.manifest import Manifest
 from gpusession.state.patience import Patience, TookTooLong
 from gpusession.state.pickling import StateUnpickler, named_anchors
@@ -37,13 +37,9 @@ class Restore:
     def run(self, names: list[str] | None, progress: Callable[[int, int | None], None]) -> Verdicts:
         """Raises SnapshotUnusable before anything was touched."""
         wanted = None if names is None else {f"var:{name}" for name in names}
-        parts = [
-            part for part in self._manifest.components if wanted is None or wanted & set(part.keys)
-        ]
+        parts = [part for part in self._manifest.components if wanted is None or wanted & set(part.keys)]
         total = sum(part.length for part in parts)
-        read = read_components(
-            self._folder, parts, self._manifest.files, lambda done: progress(done, total)
-        )
+        read = read_components(self._folder, parts, self._manifest.files, lambda done: progress(done, total))
         read.sort(key=lambda one: one.part.rank)
         with self._all_or_nothing():
             return self._build(read, wanted)
@@ -88,7 +84,7 @@ class Restore:
                 try:
                     patches.restore(self._shell, key, value)
                 except Exception as error:  # noqa: BLE001 — named in the verdict
-                    lost.append(verdict(key.partition(":")[2], "", None, "left", _why(error), "Set it again."))
+                    lost.append(verdict(title(key), "", None, "left", _why(error), "Set it again."))
             self._shell.execution_count = self._manifest.execution_count
             for surrounding in surroundings.LATE:
                 self._surround(surrounding, settings, lost)
@@ -124,7 +120,7 @@ class Restore:
                     values[key] = loader.load()
                     if key.startswith("var:") and (wanted is None or key in wanted):
                         space[key.removeprefix("var:")] = values[key]
-        except (Exception, TookTooLong) as error:
+        except (Exception, TookTooLong) as error:  # noqa: BLE001 — named in the verdict
             for name in names:
                 space.pop(name, None)
             space.update(before)
@@ -159,7 +155,7 @@ class Restore:
             elif key in loaded or saved["verdict"] == "left":
                 found.append(saved)
         found.extend(
-            verdict(key.partition(":")[2], "", None, "left", why, "Set it again.")
+            verdict(title(key), "", None, "left", why, "Set it again.")
             for key, why in failed.items()
             if not key.startswith("var:") and wanted is None
         )

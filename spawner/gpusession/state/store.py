@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gpusession.state.disk import read_small
 from gpusession.state.manifest import ID, MAX_BYTES, NAME, Damaged, Manifest, parse
 
 STALE_SECONDS = 24 * 3600.0
+Infos = list[SnapshotInfo]
 
 
 class SnapshotStore:
@@ -42,7 +43,7 @@ class SnapshotStore:
         self.folder = folder
         self._keep_per_notebook, self._keep_bytes, self._now = keep_per_notebook, keep_bytes, now
 
-    def list(self) -> list[SnapshotInfo]:
+    def list(self) -> Infos:
         """Newest first; damaged and unfinished ones have ``complete`` False and a problem."""
         found = []
         for path in self._folders():
@@ -50,9 +51,9 @@ class SnapshotStore:
                 found.append(self._info(path))
         return sorted(found, key=lambda one: one.created_at, reverse=True)
 
-    def _folders(self) -> list[Path]:
+    def _folders(self) -> Sequence[Path]:
         try:
-            entries = list(os.scandir(self.folder))
+            entries = [*os.scandir(self.folder)]
         except OSError:
             return []
         return [Path(one.path) for one in entries if ID.match(one.name) and one.is_dir(follow_symlinks=False)]
@@ -118,13 +119,13 @@ class SnapshotStore:
             folder = aside
         shutil.rmtree(folder, ignore_errors=True)
 
-    def prune(self) -> list[str]:
+    def prune(self) -> Sequence[str]:
         """Delete what exceeds the limits, oldest first, and what was left half written; return the ids."""
         self._sweep()
         whole = [one for one in self.list() if one.complete]
         newest: dict[str | None, str] = {}
         count: dict[str | None, int] = {}
-        doomed: list[SnapshotInfo] = []
+        doomed: Infos = []
         for one in whole:
             newest.setdefault(one.notebook, one.id)
             count[one.notebook] = count.get(one.notebook, 0) + 1
@@ -146,11 +147,11 @@ class SnapshotStore:
         """Remove what a save or a deletion that died left behind, once it is a day old."""
         limit = self._now().timestamp() - STALE_SECONDS
         with contextlib.suppress(OSError):
-            for one in list(os.scandir(self.folder)):
+            for one in [*os.scandir(self.folder)]:
                 old = one.stat(follow_symlinks=False).st_mtime < limit
-                if old and one.name.startswith(".") and one.name.endswith((".new", ".gone")):
-                    if one.is_dir(follow_symlinks=False):
-                        shutil.rmtree(one.path, ignore_errors=True)
+                left_over = one.name.startswith(".") and one.name.endswith((".new", ".gone"))
+                if old and left_over and one.is_dir(follow_symlinks=False):
+                    shutil.rmtree(one.path, ignore_errors=True)
 
 
 def _time(text: str) -> datetime:

@@ -17,7 +17,7 @@ from typing import Any
 
 from gpulease import errors
 from gpusession.state.disk import Disk
-from gpusession.state.manifest import ALIGN, NAME, BufferPart, ComponentPart, Manifest
+from gpusession.state.manifest import ALIGN, NAME, BufferPart, ComponentPart, Manifest, dump
 from gpusession.state.pickling import Stream
 
 PIECE = 4 << 20
@@ -61,7 +61,10 @@ class Digest:
 
 
 class SnapshotWriter:
-    """Use as a context: leaving it without `finish` removes everything. Raises errors.StorageFull, Unavailable."""
+    """Use as a context: leaving it without `finish` removes everything.
+
+    Raises errors.StorageFull, Unavailable.
+    """
 
     def __init__(self, base: Path, snapshot_id: str, disk: Disk, progress: Callable[[int], None]) -> None:
         self.id = snapshot_id
@@ -155,7 +158,7 @@ class SnapshotWriter:
                 self._finish_file(name)
             file = self._disk.create(self._folder / NAME)
             try:
-                self._disk.write(file, manifest.dump())
+                self._disk.write(file, dump(manifest))
                 self._disk.sync(file)
             finally:
                 self._disk.close(file)

@@ -1,4 +1,4 @@
-'''Kinds of objects that pickle alone does not carry well: one file each, and others can add theirs.
+"""Kinds of objects that pickle alone does not carry well: one file each, and others can add theirs.
 
 A codec is an object with a ``library`` (the module that must be loaded before it matters; it is never
 imported for a codec) and ``handlers()``, which yields pairs of a type and a function. The most
@@ -32,7 +32,7 @@ lives on a device::
 
 What a reducer names (``rebuild_mesh``) must be importable where the snapshot is loaded. Arrays inside
 the returned arguments are NumPy arrays as far as possible: their memory is written without a copy.
-'''
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from gpusession.state.codecs import rebuild_numpy as rebuild
 from gpusession.state.pickling import StatePickler
@@ -31,7 +31,7 @@ class NumpyCodec:
         yield np.ndarray, reduce_array
         yield np.memmap, refuse_map
         yield np.ufunc, reduce_ufunc
-        yield type(np.vectorize(len)), by_pickle
+        yield np.vectorize, by_pickle
         yield type(iter(np.zeros(1).flat)), reduce_flat
 
 
@@ -55,8 +55,9 @@ def reduce_flat(flat: Any, _pickler: StatePickler) -> Any:
 def reduce_ufunc(ufunc: Any, _pickler: StatePickler) -> Any:
     import numpy as np
 
-    if getattr(np, ufunc.__name__, None) is ufunc:
-        return rebuild.ufunc, (ufunc.__name__,)
+    name = str(ufunc.__name__)
+    if getattr(np, name, None) is ufunc:
+        return rebuild.ufunc, (name,)
     return NotImplemented
 
 
@@ -76,11 +77,12 @@ def reduce_array(array: Any, pickler: StatePickler) -> Any:
     return made if state == (None, True) else (*made, state, None, None, rebuild.fill_array)
 
 
-def _plain_subclass(kind: type) -> bool:
+def _plain_subclass(kind: Any) -> bool:
     import numpy as np
 
-    if kind.__reduce__ is np.ndarray.__reduce__ and kind.__reduce_ex__ is np.ndarray.__reduce_ex__:
-        return bool(kind.__setstate__ is np.ndarray.__setstate__)  # type: ignore[attr-defined]
+    plain: Any = np.ndarray
+    if kind.__reduce__ is plain.__reduce__ and kind.__reduce_ex__ is plain.__reduce_ex__:
+        return bool(kind.__setstate__ is plain.__setstate__)
     return kind is np.ma.MaskedArray or kind in (np.recarray,)
 
 
@@ -119,7 +121,7 @@ def _base_of(array: Any, pickler: StatePickler) -> Any:
     """Return the object whose memory this array looks into; None: write it alone."""
     import numpy as np
 
-    base = array.base
+    base = array.base if array.size else None
     if isinstance(base, memoryview):
         base = base.obj
     if isinstance(base, pickle.PickleBuffer):
@@ -205,7 +207,7 @@ def _reduce_objects(array: Any, pickler: StatePickler) -> Any:
             return rebuild.object_view, args, _extras(array), None, None, rebuild.fill_array
     if array.dtype == object and type(array) is np.ndarray:
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-        items = array.reshape(-1, order=order).tolist() if array.ndim else [array.item()]
+        items: Any = array.reshape(-1, order=cast(Any, order)).tolist() if array.ndim else [array.item()]
         pickler.record.keep.append(items)
         state = (items, bool(array.flags.writeable))
         return rebuild.objects, (array.shape, order), state, None, None, rebuild.fill_objects

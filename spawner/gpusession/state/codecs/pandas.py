@@ -50,7 +50,12 @@ def reduce_index(index: Any, pickler: StatePickler) -> Any:
     import numpy as np
 
     made = index.__reduce__()
-    if len(made) < 2 or not isinstance(made[1], tuple) or len(made[1]) != 2 or not isinstance(made[1][1], dict):
+    if (
+        len(made) < 2
+        or not isinstance(made[1], tuple)
+        or len(made[1]) != 2
+        or not isinstance(made[1][1], dict)
+    ):
         return made
     data = made[1][1].get("data")
     if isinstance(data, np.ndarray) and data.base is not None and not data.dtype.hasobject:

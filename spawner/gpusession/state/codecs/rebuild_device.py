@@ -19,6 +19,7 @@ def storage(flat: Any, home: str) -> Any:
 
 def tensor(
     store: Any,
+    home: str,
     dtype: Any,
     offset: int,
     size: tuple[int, ...],
@@ -30,8 +31,11 @@ def tensor(
 
     made = torch.empty(0, dtype=dtype, device=store.device).set_(store, offset, size, stride)
     if parameter:
-        return torch.nn.Parameter(made, requires_grad=wants_gradient)
-    made.requires_grad = wants_gradient
+        made = torch.nn.Parameter(made, requires_grad=wants_gradient)
+    else:
+        made.requires_grad = wants_gradient
+    if str(store.device) != home:
+        made._gpuhub_home = home
     return made
 
 
@@ -39,7 +43,7 @@ def fill_tensor(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
     grad, attributes = state
     if grad is not None:
         made.grad = grad
-    made.__dict__.update(attributes)
+    made.__dict__.update({name: value for name, value in attributes.items() if name != "_gpuhub_home"})
 
 
 def generator(where: str, state: Any) -> Any:
@@ -59,7 +63,7 @@ def device(name: str) -> Any:
 
 
 def cupy_array(host: Any, number: int) -> Any:
-    import cupy
+    import cupy  # type: ignore[import-not-found]
 
     with cupy.cuda.Device(number if number < cupy.cuda.runtime.getDeviceCount() else 0):
         return cupy.asarray(host)

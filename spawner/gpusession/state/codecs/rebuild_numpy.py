@@ -13,7 +13,7 @@ def owner(source: Any, dtype: Any, shape: tuple[int, ...], order: str) -> Any:
         source = source.obj  # of an array that is read-only: its state says so
     if isinstance(source, np.ndarray):
         return source
-    made = np.empty(shape, dtype, "F" if order == "F" else "C")
+    made: Any = np.empty(shape, dtype, "F" if order == "F" else "C")
     _memory(made)[...] = np.frombuffer(source, np.uint8)
     return made
 
@@ -28,7 +28,7 @@ def array(
 ) -> Any:
     if strides is not None:
         return np.ndarray.__new__(kind, shape, dtype, np.array(np.frombuffer(source, np.uint8)), 0, strides)
-    made = np.ndarray.__new__(kind, shape, dtype, order="F" if order == "F" else "C")
+    made: Any = np.ndarray.__new__(kind, shape, dtype, order="F" if order == "F" else "C")
     _memory(made)[...] = np.frombuffer(source, np.uint8)
     return made
 

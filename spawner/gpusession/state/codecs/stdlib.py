@@ -6,6 +6,7 @@ Live views (of dicts, of memory) that would come back as copies, weak references
 
 from __future__ import annotations
 
+import contextvars
 import enum
 import functools
 import gc
@@ -15,7 +16,7 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from gpusession.state import rebuild
 from gpusession.state.classes import reduce_class, reduce_enum_member
@@ -36,6 +37,7 @@ class StdlibCodec:
         yield enum.Enum, reduce_enum_member
         yield functools._lru_cache_wrapper, reduce_lru_cache
         yield functools.cached_property, reduce_cached_property
+        sample: Any
         for kind in ("keys", "values", "items"):
             for sample in ({}, OrderedDict[Any, Any]()):
                 yield type(getattr(sample, kind)()), functools.partial(reduce_dict_view, kind)
@@ -49,6 +51,7 @@ class StdlibCodec:
         yield BaseException, reduce_exception
         yield re.Match, reduce_match
         yield struct.Struct, reduce_struct
+        yield contextvars.ContextVar, reduce_context_variable
         # The C function of a class that wraps one in `object`'s place: pickled by name.
         yield types.BuiltinFunctionType, by_pickle
         yield types.MethodType, reduce_method
@@ -74,7 +77,7 @@ def reduce_instance(obj: Any, pickler: StatePickler) -> Any:
     attributes set.
     """
     kind = type(obj)
-    if not isinstance(kind.__hash__, types.FunctionType) or not _pickles_plainly(kind):
+    if not isinstance(kind.__hash__, types.FunctionType) or not _pickles_plainly(cast(Any, kind)):
         return NotImplemented
     state = getattr(obj, "__dict__", {})
     simple = {name: value for name, value in state.items() if _is_simple(value)}
@@ -96,7 +99,7 @@ _OWN_WAY = (
 
 
 @functools.lru_cache(1000)
-def _pickles_plainly(kind: type) -> bool:
+def _pickles_plainly(kind: Any) -> bool:
     return not any(name in base.__dict__ for base in kind.__mro__[:-1] for name in _OWN_WAY)
 
 
@@ -130,7 +133,7 @@ def reduce_proxy(proxy: Any, _pickler: StatePickler) -> Any:
 
 def reduce_memory(view: memoryview, _pickler: StatePickler) -> Any:
     of = view.obj
-    whole = memoryview(of).nbytes if of is not None else -1  # type: ignore[arg-type]
+    whole = memoryview(of).nbytes if of is not None else -1
     if not view.c_contiguous or whole != view.nbytes or view.ndim > 1:
         raise Refused("It looks into a part of another object's memory.")
     return rebuild.memory, (of, view.format, view.shape, view.readonly)
@@ -206,8 +209,10 @@ def reduce_exception(error: Any, pickler: StatePickler) -> Any:
     kind = type(error)
     if error.__traceback__ is not None:
         pickler.note("Its traceback is not carried.")
-    own = kind.__reduce__ is not BaseException.__reduce__ and kind.__module__ != "__main__"
-    if kind.__reduce_ex__ is not object.__reduce_ex__ or (own and not issubclass(kind, OSError)):
+    usual_way: Any = BaseException.__reduce__
+    own = kind.__reduce__ is not usual_way and kind.__module__ != "__main__"
+    very_usual: Any = object.__reduce_ex__
+    if kind.__reduce_ex__ is not very_usual or (own and not issubclass(kind, OSError)):
         return NotImplemented
     usual = error.__reduce_ex__(5)
     args = usual[1] if isinstance(usual[1], tuple) and usual[0] is kind else error.args
@@ -222,6 +227,19 @@ def reduce_match(found: Any, _pickler: StatePickler) -> Any:
             args = (found.re, found.string, found.pos, found.endpos, found.span(), how)
             return rebuild.match, args
     raise Refused("This match cannot be found again.")
+
+
+def reduce_context_variable(variable: contextvars.ContextVar[Any], _pickler: StatePickler) -> Any:
+    """The variable, its default, and its value in the context that cells run in."""
+    missing = object()
+    # get(default) prefers its argument to the variable's own default; without a value there is only that.
+    value = variable.get(missing)
+    try:
+        usual: tuple[Any, ...] = (contextvars.Context().run(variable.get),)
+    except LookupError:
+        usual = ()
+    state = () if value is missing else (value,)
+    return rebuild.context_variable, (variable.name, usual), state, None, None, rebuild.fill_context_variable
 
 
 def reduce_struct(packer: struct.Struct, _pickler: StatePickler) -> Any:

@@ -39,17 +39,21 @@ def reduce_tensor(tensor: Any, pickler: StatePickler) -> Any:
         return NotImplemented
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type not in ("cpu", "cuda"):
         return NotImplemented
-    if not tensor.is_leaf:
-        if tensor.requires_grad:
-            raise Refused(
-                "It is in the middle of a computation whose gradients were not taken yet.",
-                "Run the cell that computes it again.",
-            )
+    if not tensor.is_leaf and tensor.requires_grad:
+        raise Refused(
+            "It is in the middle of a computation whose gradients were not taken yet.",
+            "Run the cell that computes it again.",
+        )
     if tensor.is_conj() or tensor.is_neg():
         return NotImplemented
-    storage = pickler.record.same(tensor.untyped_storage(), tensor.untyped_storage()._cdata)
+    store = tensor.untyped_storage()
+    # The same storage may come in another wrapper each time.
+    store = pickler.record.same.setdefault(store._cdata, store)
+    home = getattr(tensor, "_gpuhub_home", None) or str(store.device)
+    pickler.record.homes[store._cdata] = home
     args = (
-        storage,
+        store,
+        home,
         tensor.dtype,
         tensor.storage_offset(),
         tuple(tensor.size()),
@@ -67,12 +71,11 @@ def reduce_tensor(tensor: Any, pickler: StatePickler) -> Any:
 def reduce_storage(storage: Any, pickler: StatePickler) -> Any:
     import torch
 
-    home = getattr(storage, "_gpuhub_home", None) or str(storage.device)
     host = storage if storage.device.type == "cpu" else storage.cpu()
     pickler.record.keep.append(host)
     flat = torch.empty(0, dtype=torch.uint8).set_(host).numpy()
     pickler.record.keep.append(flat)
-    return rebuild.storage, (flat, pickler.record.homes.get(storage._cdata, home))
+    return rebuild.storage, (flat, pickler.record.homes.get(storage._cdata, str(storage.device)))
 
 
 def reduce_generator(generator: Any, _pickler: StatePickler) -> Any:
