@@ -10,13 +10,14 @@ import contextlib
 import gc
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
 from gpusession.state import notebook, patches, surroundings
 from gpusession.state.codecs import handlers
-from gpusession.state.components import Component, Left, Look, Pickled, Survey, why_left
+from gpusession.state.components import LARGE_BYTES, Component, Left, Look, Pickled, Survey, why_left
 from gpusession.state.manifest import Manifest
 from gpusession.state.modules import local_modules
 from gpusession.state.patience import Patience, TookTooLong
@@ -29,14 +30,15 @@ Verdicts = list[dict[str, Any]]
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """No output and no garbage collection meanwhile (a million new objects would set it off often).
+    """No output of this thread and no garbage collection (a million new objects would set it off often).
 
     The streams stay the same objects: whoever takes hold of ``sys.stderr`` now, holds the real one.
+    What the person's own threads print meanwhile is theirs, and comes through.
     """
     silenced = []
     for stream in {id(one): one for one in (sys.stdout, sys.stderr)}.values():
         with contextlib.suppress(AttributeError, TypeError):
-            stream.write = _swallow  # type: ignore[method-assign]
+            stream.write = _without_this_thread(stream.write)  # type: ignore[method-assign]
             silenced.append(stream)
     collecting = gc.isenabled()
     gc.disable()
@@ -50,8 +52,9 @@ def quietly() -> Iterator[None]:
                 del stream.write
 
 
-def _swallow(text: str) -> int:
-    return len(text)
+def _without_this_thread(write: Callable[[str], int]) -> Callable[[str], int]:
+    ours = threading.get_ident()
+    return lambda text: len(text) if threading.get_ident() == ours else write(text)
 
 
 class Capture:
@@ -144,7 +147,7 @@ class Capture:
         if len(looks) == 1 and looks[0].usable:
             stream = looks[0].stream
         else:
-            stream, looks = self._dump_together(looks)
+            stream, looks = self._extend(looks) or self._dump_together(looks)
         if stream is None:
             return
         size = writer.add([one.name for one in looks], stream, _rank(looks), self._chunks(stream))
@@ -158,6 +161,23 @@ class Capture:
         if stream.chunks is None:
             raise Broken(AssertionError("a stream was not kept"))
         yield from stream.chunks
+
+    def _extend(self, looks: list[Look]) -> tuple[Stream, list[Look]] | None:
+        """Pickle the others after a large look that can be written as it is, instead of it once more."""
+        lead = max(looks, key=lambda one: one.stream.nbytes)
+        others = [one for one in looks if one is not lead]
+        if not lead.usable or lead.stream.nbytes < LARGE_BYTES or lead.deep:
+            return None
+        if any((one.with_nan and not lead.with_nan) or one.deep for one in others):
+            return None
+        had_nan = lead.stream.has_nan
+        try:
+            self._pickled.go_on(lead, [one.value for one in others])
+        except (Exception, TookTooLong):  # noqa: BLE001 — tried once more one by one
+            return None
+        if lead.pickler.again or lead.stream.chunks is None or lead.stream.has_nan != had_nan:
+            return None
+        return lead.stream, [lead, *others]
 
     def _dump_together(self, looks: list[Look]) -> tuple[Stream | None, list[Look]]:
         """Pickle variables that share objects as one; those that fail by themselves are left first."""

@@ -16,17 +16,20 @@ import pickle
 import traceback
 import types
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gpusession.state.deep import with_room
 from gpusession.state.patience import Patience, TookTooLong
 from gpusession.state.pickling import Broken, Kinds, NanPickler, Record, StatePickler, Stream
+from gpusession.state.reach import LargeReach
 from gpusession.state.refusals import AGAIN, Refused
 
 KEEP_BYTES = 64 << 20
 """A stream up to this size is kept after the look; a larger one is made again while it is written."""
+LARGE_BYTES = 1 << 20
+"""From here on it pays to ask the largest variable's pickler instead of copying its memo."""
 STREAM_LIMIT_BYTES = 16 << 30
 
 _VALUES = (
@@ -70,7 +73,8 @@ class Look:
     name: str
     value: Any
     stream: Stream
-    reached: Mapping[int, Any] = field(default_factory=dict)
+    pickler: StatePickler
+    reached: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
     weak: Mapping[int, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     again: bool = False
@@ -81,6 +85,7 @@ class Look:
 
     @property
     def usable(self) -> bool:
+        """Can what was pickled in the look be written as it is?"""
         return not self.again and self.stream.chunks is not None
 
 
@@ -104,6 +109,11 @@ class Pickled:
 
     def __init__(self, kinds: Kinds, anchored: dict[str, Any], record: Record, patience: Patience) -> None:
         self.kinds, self.anchored, self.record, self.patience = kinds, anchored, record, patience
+
+    def go_on(self, lead: Look, values: list[Any]) -> None:
+        """Pickle more values into a look's own stream: what they share with it is there already."""
+        with self.patience.limited():
+            _dump(lead.pickler, values)
 
     def dump(
         self, values: list[Any], keep_bytes: int, *, with_nan: bool = False, deep: bool = False
@@ -151,12 +161,9 @@ def look(name: str, value: Any, pickled: Pickled) -> Look | Left:
         raise
     except (Exception, TookTooLong) as error:  # noqa: BLE001 — it becomes a verdict
         return why_left(error)
-    reached: dict[int, Any] = {}
-    if type(value) not in _VALUE_TYPES or isinstance(pickler, NanPickler):
-        reached = pickler.reached_objects()
-        if isinstance(pickler, NanPickler):
-            reached.update({ident: nan for ident, (_, nan) in pickler.nans.items()})
-    found = Look(name, value, stream, reached, pickler.weak, pickler.notes, with_nan=with_nan, deep=deep)
+    found = Look(
+        name, value, stream, pickler, weak=pickler.weak, notes=pickler.notes, with_nan=with_nan, deep=deep
+    )
     found.bytes = stream.total_bytes
     found.again, found.by_value = pickler.again, pickler.by_value
     return found
@@ -208,29 +215,38 @@ class Survey:
         self._groups = _Groups()
         self._owner: dict[int, int] = {}
         self._looked_for: dict[int, int] = {}
+        self._large: LargeReach | None = None
 
-    def run(self, variables: Iterable[tuple[str, Any]], seen: Callable[[], None] = lambda: None) -> None:
+    def run(self, variables: Iterable[tuple[str, Any]]) -> None:
         roots: dict[int, Look] = {}
         for name, value in variables:
-            seen()
             same = roots.get(id(value))
             if same is not None and type(value) not in _VALUE_TYPES:
-                self._add(replace(same, name=name, stream=Stream(0), reached={id(value): value}, again=True))
+                reached = {id(value): (0, value)}
+                self.looks.append(replace(same, name=name, stream=Stream(0), reached=reached, again=True))
                 continue
             found = look(name, value, self._pickled)
             if isinstance(found, Left):
                 self.left[name] = found
             else:
                 roots[id(value)] = found
-                self._add(found)
+                self.looks.append(found)
+        largest = max(self.looks, key=lambda one: one.stream.nbytes, default=None)
+        if largest is not None and largest.stream.nbytes < LARGE_BYTES:
+            largest = None
+        for index, found in enumerate(self.looks):
+            if found is not largest:
+                self._join_sharing(index, found)
+        if largest is not None:
+            self._join_largest(self.looks.index(largest), largest)
         self._settle_weak()
 
-    def _add(self, found: Look) -> None:
-        index = len(self.looks)
-        self.looks.append(found)
+    def _join_sharing(self, index: int, found: Look) -> None:
+        if not found.reached and (type(found.value) not in _VALUE_TYPES or found.with_nan):
+            found.reached = found.pickler.reached_objects()
         reached = found.reached
         for ident in self._owner.keys() & reached.keys():
-            if self._links(reached[ident]):
+            if self._links(reached[ident][1]):
                 self._groups.join(self._owner[ident], index)
         if len(reached) > len(self._owner):
             fresh = dict.fromkeys(reached, index)
@@ -239,14 +255,30 @@ class Survey:
         else:
             self._owner.update(dict.fromkeys(reached.keys() - self._owner.keys(), index))
 
+    def _join_largest(self, index: int, largest: Look) -> None:
+        self._large = LargeReach(largest.pickler)
+        nans = largest.pickler.reached_nans()
+        for other, found in enumerate(self.looks):
+            if found is largest or self._groups.find(other) == self._groups.find(index):
+                continue
+            for ident, (_, thing) in found.reached.items():
+                if self._links(thing) and (ident in nans or self._large.holds(thing)):
+                    self._groups.join(other, index)
+                    break
+        self._largest_index = index
+
+    def _is_reached(self, thing: Any) -> bool:
+        return id(thing) in self._owner or (self._large is not None and self._large.holds(thing))
+
     def _settle_weak(self) -> None:
-        record = self._pickled.record
-        record.reached = set(self._owner)
+        self._pickled.record.is_reached = self._is_reached
         for index, found in enumerate(self.looks):
-            for ident in found.weak:
+            for ident, thing in found.weak.items():
                 self._groups.join(self._looked_for.setdefault(ident, index), index)
                 if ident in self._owner:
                     self._groups.join(self._owner[ident], index)
+                elif self._is_reached(thing):
+                    self._groups.join(self._largest_index, index)
 
     def components(self) -> list[Component]:
         """In the order in which their first variables came; classes and functions first in each."""

@@ -262,8 +262,8 @@ class Record:
 
     def __init__(self) -> None:
         self._lookers: dict[int, set[int]] = {}
-        self.reached: set[int] = set()
-        """Ids of everything that a variable holds strongly: known after the first look."""
+        self.is_reached: Callable[[Any], bool] = lambda _: False
+        """Does a variable hold this object strongly? Known after the first look."""
         self.final = False
         """The second pass: what is written now is what counts."""
         self.same: dict[Any, Any] = {}
@@ -280,7 +280,7 @@ class Record:
 
     def shares(self, base: Any) -> bool:
         """Is there another look into this memory, or does something hold the base itself?"""
-        return len(self._lookers.get(id(base), ())) > 1 or id(base) in self.reached
+        return len(self._lookers.get(id(base), ())) > 1 or self.is_reached(base)
 
 
 class StatePickler(pickle.Pickler):
@@ -333,11 +333,16 @@ class StatePickler(pickle.Pickler):
         except Exception as error:
             raise Broken(error) from error
 
-    def reached_objects(self) -> dict[int, Any]:
+    def reached_nans(self) -> Container[int]:
+        """Ids of the NaNs whose identity was minded."""
+        return ()
+
+    def reached_objects(self) -> dict[int, tuple[int, Any]]:
         """Everything with an identity that was met, by id, without the anchors."""
-        skip = len(self.anchored)
         memo: dict[int, tuple[int, Any]] = self.memo.copy()
-        return {ident: thing for ident, (n, thing) in memo.items() if n >= skip}
+        for value in self.anchored.values():
+            memo.pop(id(value), None)
+        return memo
 
 
 class NanPickler(StatePickler):
@@ -351,6 +356,12 @@ class NanPickler(StatePickler):
             found = getattr(sys.modules.get(module), name, None)
             if found is not None:
                 self._named[id(found)] = f"{module}.{name}"
+
+    def reached_nans(self) -> Container[int]:
+        return self.nans
+
+    def reached_objects(self) -> dict[int, tuple[int, Any]]:
+        return super().reached_objects() | {ident: (0, nan) for ident, (_, nan) in self.nans.items()}
 
     def persistent_id(self, obj: Any) -> Any:
         if type(obj) is float and obj != obj:

@@ -36,6 +36,7 @@ the returned arguments are NumPy arrays as far as possible: their memory is writ
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import logging
 import sys
@@ -55,28 +56,39 @@ class Codec(Protocol):
         """Called only when ``library`` is loaded."""
 
 
+OWN = {
+    "builtins": "stdlib",
+    "logging": "logs",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "matplotlib.figure": "matplotlib",
+    "torch": "torch",
+    "cupy": "cupy",
+}
+"""Library and module of our own codecs: a module is imported only beside its library."""
+
+
 def handlers() -> Iterator[tuple[type, Any]]:
     """Yield type and reducer of every codec whose library is loaded; later ones win."""
     for codec in (*_own(), *_registered()):
         if codec.library in sys.modules:
             try:
-                yield from list(codec.handlers())
+                yield from [*codec.handlers()]
             except (AttributeError, ImportError):
                 # Another version of the library, or one that is half imported: pickle decides.
                 log.warning("the codec for %s does not fit this version of it", codec.library)
 
 
-def _own() -> list[Codec]:
-    from gpusession.state.codecs import cupy, logs, matplotlib, numpy, pandas, stdlib, torch
+def _own() -> Iterator[Codec]:
+    for library, name in OWN.items():
+        if library in sys.modules:
+            codec: Codec = importlib.import_module(f"{__name__}.{name}").codec
+            yield codec
 
-    return [stdlib.codec, logs.codec, numpy.codec, pandas.codec, matplotlib.codec, torch.codec, cupy.codec]
 
-
-def _registered() -> list[Codec]:
-    found = []
+def _registered() -> Iterator[Codec]:
     for point in importlib.metadata.entry_points(group=GROUP):
         try:
-            found.append(point.load())
+            yield point.load()
         except Exception:  # noqa: BLE001 — another package's code must not stop a save
             log.warning("the codec %s cannot be loaded", point.name)
-    return found

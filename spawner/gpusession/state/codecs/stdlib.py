@@ -149,7 +149,7 @@ def _goes_along(pickler: StatePickler, target: Any) -> bool:
     if isinstance(target, type | types.FunctionType) and pickler.kinds.by_reference(target):
         return True
     if pickler.record.final:
-        return id(target) in pickler.record.reached
+        return pickler.record.is_reached(target)
     pickler.again = True
     pickler.weak[id(target)] = target
     return False
