@@ -25,8 +25,11 @@ from typing import Any
 import zmq
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
+from ipykernel.kernelbase import Kernel
+from traitlets import Dict
 
 from gpulease.errors import GpuhubError
+from gpusession.kernels.ownlog import KernelHandler
 from gpusession.state.agent import StateAgent
 
 PROGRESS_SECONDS = 0.1
@@ -84,12 +87,18 @@ class GpuhubKernel(IPythonKernel):
 
         return progress
 
+    def set_parent(self, ident: Any, parent: Any, channel: str = "shell") -> None:
+        if channel == "shell" and parent.get("header", {}).get("msg_type") == "gpuhub_request":
+            # Not the shell's parent: what the person's own threads print belongs under his cells.
+            Kernel.set_parent(self, ident, parent, channel)
+        else:
+            super().set_parent(ident, parent, channel)
+
     async def dispatch_shell(self, msg: Any, *args: Any, **more: Any) -> None:
         before = self.get_parent("shell"), self._get_shell_context_var(self._shell_parent_ident)
         await super().dispatch_shell(msg, *args, **more)
         kind = self.get_parent("shell").get("header", {}).get("msg_type")
         if kind == "gpuhub_request":
-            # Output of background threads must go on under the cell that they belong to.
             self.set_parent(before[1], before[0], channel="shell")
         elif kind == "execute_request":
             self._touched = True
@@ -143,6 +152,14 @@ class GpuhubKernelApp(IPKernelApp):
     name = "gpuhub-kernel"
     kernel_class = GpuhubKernel
 
+    logging_config = Dict({"handlers": {"console": {"class": "gpusession.kernels.ownlog.KernelHandler"}}})
+
+    def configure_tornado_logger(self) -> None:
+        """As ipykernel does (else tornado sets up the root logger), with a handler known as ours."""
+        handler = KernelHandler()
+        handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+        logging.getLogger("tornado").addHandler(handler)
+
     def _bind_socket(self, s: Any, port: int) -> Any:
         if s.getsockopt(zmq.TYPE) == zmq.XPUB:
             s.setsockopt(zmq.SNDHWM, 0)
@@ -156,13 +173,33 @@ class GpuhubKernelApp(IPKernelApp):
     def init_signal(self) -> None:
         super().init_signal()
         signal.signal(signal.SIGTERM, self._terminated)
-        # A forked child (multiprocessing's, say) that is told to stop must stop, and not save.
-        os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+        _children_just_end()
 
     def _terminated(self, *_: Any) -> None:
         if self.kernel is None or not hasattr(self.kernel, "io_loop"):
             os._exit(0)
         self.kernel.told_to_stop()
+
+
+def _children_just_end() -> None:
+    """A forked child (multiprocessing's, say) that is told to stop must stop, and not save.
+
+    SIGTERM is blocked around the fork: one that is sent to the child before it has forgotten our
+    handler would else be lost.
+    """
+    masks: dict[int, set[Any]] = {}
+
+    def before() -> None:
+        masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def after() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(threading.get_ident(), set()))
+
+    def in_child() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        after()
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
 
 
 def _now() -> datetime:
@@ -174,4 +211,7 @@ def _make_id() -> str:
 
 
 if __name__ == "__main__":
-    GpuhubKernelApp.launch_instance()
+    # Under its own name: the person's namespace becomes __main__, and nothing of ours is his.
+    from gpusession.kernels.ipython import GpuhubKernelApp as Application
+
+    Application.launch_instance()

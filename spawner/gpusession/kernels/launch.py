@@ -95,7 +95,7 @@ async def start_process(
     process = KernelProcess(ours, popen)
     try:
         await asyncio.shield(process._started)
-    except asyncio.CancelledError:
+    except BaseException:
         await process.kill()
         raise
     return process

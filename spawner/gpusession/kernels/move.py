@@ -32,6 +32,9 @@ START_SECONDS = 60.0
 INTERRUPT_AGAIN_SECONDS = 5.0
 """A cell that ignores an interrupt is interrupted again after this long."""
 
+LOOK_SECONDS = 0.5
+"""How often it is looked why the move still waits."""
+
 STAYED = "The notebook goes on where it was; nothing was lost."
 
 T = TypeVar("T")
@@ -203,14 +206,24 @@ class MoveRun:
             await self._alive(fresh.request("prepare", modules, timeout_seconds=60), old, new)
 
     async def _check(self, endpoint: Endpoint, old: RunningKernel, new: RunningKernel) -> None:
-        text = "Checking what can move."
-        if endpoint.in_flight is not None:
-            text = "Waiting for the running cell, to check what can move."
-        self._say("checking", text)
-        found = await self._alive(endpoint.agent.request("check"), old, new)
+        asked = asyncio.ensure_future(self._alive(endpoint.agent.request("check"), old, new))
+        try:
+            while not asked.done():
+                self._say_once("checking", self._why_checking(endpoint))
+                await asyncio.wait([asked], timeout=LOOK_SECONDS)
+            found = asked.result()
+        finally:
+            asked.cancel()
         verdicts = _verdicts(found)
         self._note(bytes_total=found.get("bytes"), verdicts=verdicts)
         self._need_consent(verdicts)
+
+    def _why_checking(self, endpoint: Endpoint) -> str:
+        if endpoint.waits_for_input:
+            return "Waiting for your answer to the running cell's question, to check what can move."
+        if endpoint.in_flight is not None:
+            return "Waiting for the running cell, to check what can move."
+        return "Checking what can move."
 
     def _need_consent(self, verdicts: list[Verdict]) -> None:
         left = any(verdict.verdict == "left" for verdict in verdicts)
@@ -244,7 +257,7 @@ class MoveRun:
     async def _drained(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await self._plan.endpoint.drain(timeout_seconds=0.5)
+                await self._plan.endpoint.drain(timeout_seconds=LOOK_SECONDS)
                 return
             self._say_holding()
 
@@ -325,8 +338,11 @@ class MoveRun:
         text = "Waiting for the running cell."
         if self._plan.endpoint.waits_for_input:
             text = "Waiting for your answer to the running cell's question."
-        if (self.move.step, self.move.message) != ("holding", text):
-            self._say("holding", text)
+        self._say_once("holding", text)
+
+    def _say_once(self, step: MoveStep, message: str) -> None:
+        if (self.move.step, self.move.message) != (step, message):
+            self._say(step, message)
 
     def _progress(self, verb: str) -> Callable[[int, int | None], None]:
         def heard(done: int, total: int | None) -> None:

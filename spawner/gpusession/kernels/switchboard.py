@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 
 from gpulease import errors
-from gpusession.kernels.admission import DEAD, MOVE, WORKER, Admission, Request, request_from
+from gpusession.kernels.admission import DEAD, MOVE, START, WORKER, Admission, Request, request_from
 from gpusession.kernels.answers import ABORTED, Voice, failed
 from gpusession.kernels.candidates import Candidates
 from gpusession.kernels.comms import Comms
@@ -231,7 +231,10 @@ class Switchboard(threading.Thread):
         """In the thread: a person interrupts. True: nothing of his runs, so that was all.
 
         While the agent saves or loads, an interrupt must not hit that: it is meant for what waits.
+        Jupyter interrupts before each restart, also after a crash: what waits then is for the new process.
         """
+        if {DEAD, START} & self.queue.holds:
+            return True
         main = self.queue.main
         if main is not None and not main.own:
             return False

@@ -14,13 +14,16 @@ from typing import Any
 
 import pytest
 from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.session import Session as JupyterSession
 
 from gpulease.models import Link
 from gpulease.session import KernelStatus
 from gpusession.kernels import provisioner
 from gpusession.kernels.environment import without_secrets
-from gpusession.kernels.here import HerePlace
+from gpusession.kernels.here import HereKernel, HerePlace
+from gpusession.kernels.ports import LINK_LOST, KernelCommand
 from gpusession.leases import KeyPair
 from gpusession.session import Parts, Session
 from gpusession.state.store import SnapshotStore
@@ -28,16 +31,44 @@ from tests.service.kernels.reader import Reader
 from tests.unit.session.fakes import BrokerByHand, counting_ids, make_key, now
 
 
+class FarKernel:
+    """A process of this machine that can be lost sight of."""
+
+    def __init__(self, kernel: HereKernel) -> None:
+        self._kernel = kernel
+        self.placement, self.channels, self.pid = kernel.placement, kernel.channels, kernel.pid
+        self.signal, self.kill = kernel.signal, kernel.kill
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        kernel.exited.add_done_callback(lambda status: self.end(status.result()))
+
+    def end(self, status: int) -> None:
+        if not self.exited.done():
+            self.exited.set_result(status)
+
+
 class WorkerOnThisMachine:
-    """A link whose worker is a place on this machine; `lose` cuts it and kills what runs there."""
+    """A link whose worker is a place on this machine; `lose` cuts it and ends what runs there."""
+
+    placement = "worker"
 
     def __init__(self, folder: Path) -> None:
-        self.place = HerePlace(folder, placement="worker", environment=without_secrets)
+        self._here = HerePlace(folder, placement="worker", environment=without_secrets)
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.kernels: list[FarKernel] = []
 
-    def lose(self) -> None:
-        if not self.lost.done():
-            self.lost.set_result("The worker was lost.")
+    @property
+    def place(self) -> WorkerOnThisMachine:
+        return self
+
+    async def start_kernel(self, command: KernelCommand) -> FarKernel:
+        self.kernels.append(FarKernel(await self._here.start_kernel(command)))
+        return self.kernels[-1]
+
+    async def lose(self) -> None:
+        self.lost.set_result("The worker was lost.")
+        for kernel in self.kernels:
+            kernel.end(LINK_LOST)
+            await kernel.kill()
 
     async def close(self) -> None:
         return
@@ -79,16 +110,22 @@ class Server:
     async def call(self, work: Any) -> Any:
         return await self.session.call(work)
 
+    def manager(self, *, kernel_dirs: list[str] | None = None, **traits: Any) -> AsyncKernelManager:
+        if kernel_dirs is not None:
+            traits["kernel_spec_manager"] = KernelSpecManager(kernel_dirs=kernel_dirs)
+        file = self.folder / f"{uuid.uuid4().hex}.json"
+        self.managers.append(AsyncKernelManager(connection_file=str(file), **traits))
+        return self.managers[-1]
+
     async def open(self, **traits: Any) -> tuple[AsyncKernelManager, Reader]:
         """Start a kernel through Jupyter's manager, and a client that reads everything."""
-        start = traits.pop("start", {})
-        manager = AsyncKernelManager(connection_file=str(self.folder / f"{uuid.uuid4().hex}.json"), **traits)
-        self.managers.append(manager)
-        await manager.start_kernel(cwd=str(self.folder), **start)
+        manager = self.manager(**traits)
+        await manager.start_kernel(cwd=str(self.folder))
         return manager, await self.reader(manager)
 
     async def reader(self, manager: AsyncKernelManager) -> Reader:
-        client: AsyncKernelClient = manager.client()
+        # Each with a session (and so a name) of its own, as browsers' connections have.
+        client: AsyncKernelClient = manager.client(session=JupyterSession(key=manager.session.key))
         client.start_channels()
         reader = Reader(client)
         self.readers.append(reader)
@@ -101,6 +138,9 @@ class Server:
 
     def relay(self, manager: AsyncKernelManager) -> Any:
         return self.session.kernels[manager.kernel_id].endpoint
+
+    async def relay_call(self, manager: AsyncKernelManager, method: str, *arguments: Any) -> Any:
+        return await self.call(getattr(self.relay(manager), method)(*arguments))
 
     async def flip(
         self, manager: AsyncKernelManager, placement: str, *, consent: bool = False, wait: bool = True
@@ -118,6 +158,8 @@ class Server:
         for manager in self.managers:
             if manager.has_kernel:
                 await manager.shutdown_kernel(now=True)
+            else:
+                await manager.cleanup_resources()
         await asyncio.to_thread(self.session.stop)
 
 
@@ -143,13 +185,13 @@ async def server(tmp_path: Path, short: Path) -> AsyncIterator[Server]:
     made = Server(tmp_path, short)
     made.session.start()
     provisioner.attach(made.session)
-    threads = threading.active_count()
     try:
         yield made
     finally:
         await made.close()
         provisioner.detach(made.session)
-        assert threading.active_count() <= threads, [one.name for one in threading.enumerate()]
+        assert not [one.name for one in threading.enumerate() if one.name.startswith("relay-")]
+        assert not [name for name in os.listdir(short) if name.startswith("k-")]
 
 
 def alive(pid: int) -> bool:

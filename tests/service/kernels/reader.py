@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 from collections import defaultdict
 from typing import Any
 
@@ -58,7 +59,12 @@ class Reader:
     async def _read(self, channel: str) -> None:
         get = getattr(self.client, f"get_{channel}_msg")
         while True:
-            message = await get(timeout=None)
+            try:
+                # Looked at anew every so often: jupyter_client sends past asyncio's view of a socket, and
+                # what arrives in that moment wakes nobody.
+                message = await get(timeout=0.5)
+            except queue.Empty:
+                continue
             parent, content = message["parent_header"].get("msg_id", ""), message["content"]
             self.kinds.append(message["msg_type"])
             if channel == "stdin":
@@ -73,10 +79,10 @@ class Reader:
     def send(self, code: str, **more: Any) -> Cell:
         return self.cells[self.client.execute(code, **more)]
 
-    async def run(self, code: str, patience_seconds: float = 60.0, **more: Any) -> Cell:
+    async def run(self, code: str, patience_seconds: float = 25.0, **more: Any) -> Cell:
         return await self.finish(self.send(code, **more), patience_seconds)
 
-    async def finish(self, cell: Cell, patience_seconds: float = 60.0) -> Cell:
+    async def finish(self, cell: Cell, patience_seconds: float = 25.0) -> Cell:
         loop = asyncio.get_running_loop()
         until = loop.time() + patience_seconds
         while not cell.done:
