@@ -19,6 +19,7 @@ MAX_BODY_BYTES = 64 * 1024
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 IdempotencyKey = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,128}$")]
+ServerName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00-\x1f\x7f/]*$")]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^ssh-ed25519 [A-Za-z0-9+/=]{68}( [ -~]{0,100})?$")]
 
 
@@ -71,7 +72,7 @@ class LeaseRequest(Incoming):
 
     pool: Name | None = Field(None, description="Which pool; none takes the first that one may use.")
     gpus: int = Field(1, description="How many GPUs, 1 or more.")
-    server: str = Field("", max_length=64, description="Name of the owner's server; '' is the default one.")
+    server: ServerName = Field("", description="Name of the owner's server; '' is the default one.")
     public_key: PublicKey | None = Field(
         None, description="The server's public key for this lease's link. It can follow later (PUT key)."
     )

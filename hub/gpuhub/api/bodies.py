@@ -7,6 +7,7 @@ door can be fed slowly or without end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,12 @@ from gpulease.models import MAX_BODY_BYTES
 
 BODY_SECONDS = 20.0
 """A body of 64 KiB that takes longer is not on its way at all."""
+
+
+DISCARDED_BYTES = 8 * 1024 * 1024
+DISCARD_SECONDS = 2.0
+"""Of a body that is too large, so much is still taken off the line and thrown away: a proxy sends it whole
+before it listens to an answer. What is larger, or slower, is cut off."""
 
 
 class BodyLimit:
@@ -38,6 +45,9 @@ class BodyLimit:
             await _refuse(BadRequest("The request's body did not arrive in time."), scope, receive, send)
             return
         except TooLarge as error:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DISCARD_SECONDS):
+                    await _discard(receive)
             await _refuse(error, scope, receive, send)
             return
         if body is None:
@@ -73,6 +83,14 @@ class BodyLimit:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The request's body is larger than {self._max_bytes // 1024} KiB.")
+
+
+async def _discard(receive: Receive) -> None:
+    size, more = 0, True
+    while more and size < DISCARDED_BYTES:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 async def _refuse(error: GpuhubError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from gpulease.models import (
 )
 
 PAGE = 50
-LONGEST_PAGE = 500
+LONGEST_PAGE = 200
 MAX_ID = 64
 
 router = APIRouter(tags=["leases"])
@@ -51,6 +51,8 @@ async def request_lease(
     """
     if idempotency_key and request.idempotency_key and idempotency_key != request.idempotency_key:
         raise BadRequest("The header and the body name different idempotency keys.")
+    if not actor.may_manage:
+        raise NotAllowed("A service has no GPU leases of its own.", hint="Ask with a person's token.")
     key = idempotency_key or request.idempotency_key
     lease, created = await here.broker.request(actor, request, key)
     response.status_code = 201 if created else 200
@@ -72,6 +74,8 @@ async def list_leases(
     """One's own leases, newest first."""
     if everyone and not actor.may_admin:
         raise NotAllowed("Only operators may list everybody's leases.")
+    if before is not None:
+        before = known_form(before)
     return await here.broker.leases(actor, ended=ended, before=before, limit=limit, everyone=everyone)
 
 

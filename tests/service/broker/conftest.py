@@ -46,6 +46,13 @@ async def enrol(hub: RunningHub) -> AsyncIterator[Enrol]:
         yield make
 
 
+def broker_address(hub: RunningHub) -> tuple[str, int]:
+    """Where the broker itself listens: what servers use, past the proxy."""
+    lines = hub.child("broker").net_connections("tcp")
+    address = next(line.laddr for line in lines if line.status == "LISTEN")
+    return str(address.ip), int(address.port)
+
+
 async def release_all(person: Person) -> None:
     for lease in (await person.broker("GET", "leases"))["leases"]:
         await person.broker("DELETE", f"leases/{lease['id']}")

@@ -12,7 +12,7 @@ import pytest
 
 from gpulease.models import MAX_BODY_BYTES, ErrorBody
 from tests.running import RunningHub
-from tests.service.broker.conftest import Enrol
+from tests.service.broker.conftest import Enrol, broker_address
 
 
 @pytest.mark.parametrize(
@@ -21,12 +21,14 @@ from tests.service.broker.conftest import Enrol
         ({"pool": "quantum"}, 400, "unknown-pool", "quantum"),
         ({"gpus": 0}, 400, "invalid-option", "1"),
         ({"gpus": -1}, 400, "invalid-option", "1"),
-        ({"gpus": 1000}, None, None, ""),
-        ({"gpus": 2**70}, None, None, ""),
+        ({"gpus": 1000}, 400, "invalid-option", "1000"),
+        ({"gpus": 2**70}, 400, "invalid-option", ""),
         ({"gpus": "two"}, 400, "invalid-option", "gpus"),
         ({"pool": "../../etc"}, 400, "invalid-option", "pool"),
         ({"server": "x" * 65}, 400, "invalid-option", "server"),
-        ({"server": "../ben"}, None, None, ""),
+        ({"server": "../ben"}, 400, "invalid-option", "server"),
+        ({"server": "a\0b"}, 400, "invalid-option", "server"),
+        ({"server": "a\nb"}, 400, "invalid-option", "server"),
         ({"colour": "violet"}, 400, "bad-request", "colour"),
         ({"user": "root"}, 400, "bad-request", "user"),
         ({"public_key": "ssh-rsa AAAA"}, 400, "invalid-option", "public_key"),
@@ -35,18 +37,15 @@ from tests.service.broker.conftest import Enrol
     ],
 )
 async def test_a_bad_request_is_refused_with_a_sentence(
-    enrol: Enrol, body: Any, status: int | None, code: str | None, words: str
+    enrol: Enrol, body: Any, status: int, code: str, words: str
 ) -> None:
     ann = await enrol()
     async with ann.http.post(
         f"{ann.url}services/gpu/api/v1/leases", json=body, headers=ann.headers
     ) as answer:
         said = ErrorBody.model_validate(await answer.json())
-        assert answer.status in ((status,) if status else (400, 403)), said
-    if code:
-        assert said.code == code
+        assert (answer.status, said.code) == (status, code), said
     assert words in said.message
-    assert said.message
     assert said.hint
     assert await ann.lease() is None
 
@@ -72,13 +71,10 @@ async def test_an_oversized_body_is_refused_with_and_without_its_length(
     chunk = b"400\r\n" + b" " * 1024 + b"\r\n"
     whole = f"{head}Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n".encode() + b" " * (MAX_BODY_BYTES + 1)
     chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + chunk * (MAX_BODY_BYTES // 1024 + 1)
-    for request in (whole, chunked):
+    for request in (whole, chunked + b"0\r\n\r\n"):
         assert exchange(where.hostname, where.port, request).startswith(b"HTTP/1.1 413 ")
-    broker = next(
-        address for address in hub.child("broker").net_connections("tcp") if address.status == "LISTEN"
-    ).laddr
-    for request in (whole, chunked):
-        answer = exchange(broker.ip, broker.port, request)
+    for request in (whole, chunked, chunked + b"0\r\n\r\n"):
+        answer = exchange(*broker_address(hub), request)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b'"too-large"' in answer
 
@@ -101,12 +97,13 @@ async def test_an_oversized_body_is_refused_with_and_without_its_length(
 )
 async def test_tricks_in_the_address_lead_nowhere(enrol: Enrol, hub: RunningHub, target: str) -> None:
     ann = await enrol()
-    where = urlsplit(hub.url)
+    # To the broker itself: a proxy in between would mend or refuse some of them.
+    host, port = broker_address(hub)
     request = (
-        f"GET {target} HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {ann.token}\r\n"
+        f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {ann.token}\r\n"
         "Connection: close\r\n\r\n"
     )
-    answer = exchange(where.hostname, where.port, request.encode())
+    answer = exchange(host, port, request.encode())
     status = int(answer.split()[1])
     assert 400 <= status < 500 or b'"leases":[]' in answer, answer[:500]
     assert b"X-Evil" not in answer.partition(b"\r\n\r\n")[0]

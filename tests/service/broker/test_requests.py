@@ -94,7 +94,11 @@ async def test_the_client_of_a_server_does_everything_that_a_server_does(enrol: 
         assert (await broker.me()).user == ann.name
         assert (await broker.pools())[0].simulated
         lease = await broker.request(LeaseRequest(server=""), "k")
-        assert lease.needs_key
+
+        async def asks_for_a_key() -> bool:
+            return (await broker.lease(lease.id)).needs_key
+
+        await eventually(asks_for_a_key, "the lease to be granted")
         assert (await broker.set_key(lease.id, PUBLIC_KEY)).id == lease.id
         assert (await broker.lease(lease.id)).devices[0].simulated
         assert (await broker.usage(lease.id)).times is not None
