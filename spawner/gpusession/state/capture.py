@@ -19,7 +19,7 @@ from gpusession.state import notebook, patches, surroundings
 from gpusession.state.codecs import handlers
 from gpusession.state.components import LARGE_BYTES, Component, Left, Look, Pickled, Survey, why_left
 from gpusession.state.manifest import Manifest
-from gpusession.state.modules import local_modules
+from gpusession.state.modules import handmade_modules, local_modules
 from gpusession.state.patience import Patience, TookTooLong
 from gpusession.state.pickling import Broken, Kinds, Record, StatePickler, Stream, anchors, prelude
 from gpusession.state.refusals import AGAIN
@@ -65,6 +65,7 @@ class Capture:
         self.anchored = anchors(shell)
         self._local = local_modules()
         self._record = Record()
+        self._record.handmade = {id(vars(one)): one for one in handmade_modules(shell.user_ns)}
         kinds = Kinds(handlers(), self._local)
         self._pickled = Pickled(kinds, self.anchored, self._record, Patience(patience_seconds))
         self._variables = notebook.variables(shell)
@@ -74,7 +75,7 @@ class Capture:
         self._survey.run(chain(self._roots()))
         for key in list(self._survey.left):
             if not key.startswith("var:"):
-                self._lost.append((title(key), self._survey.left.pop(key)))
+                self._lose(key, self._survey.left.pop(key))
         self._components = self._survey.components()
 
     def _roots(self) -> Iterator[tuple[str, Any]]:
@@ -204,7 +205,11 @@ class Capture:
         if look.name.startswith("var:"):
             self._survey.left[look.name] = why
         else:
-            self._lost.append((title(look.name), why))
+            self._lose(look.name, why)
+
+    def _lose(self, key: str, why: Left) -> None:
+        if not key.startswith("under:"):  # a result, which is named as Out[n]
+            self._lost.append((title(key), why))
 
     def _dump(self, looks: list[Look]) -> Stream:
         stream, pickler, _, _ = self._pickled.dump(

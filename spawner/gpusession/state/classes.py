@@ -12,6 +12,7 @@ from __future__ import annotations
 import abc
 import enum
 import types
+import typing
 from typing import Any
 
 import cloudpickle.cloudpickle as cp
@@ -19,7 +20,8 @@ import cloudpickle.cloudpickle as cp
 from gpusession.state import rebuild_classes
 from gpusession.state.pickling import StatePickler
 
-PLAIN_METACLASSES = (type, abc.ABCMeta, enum.EnumType)
+_TYPED_DICT: Any = typing.TypedDict
+PLAIN_METACLASSES = (type, abc.ABCMeta, enum.EnumType, type(_TYPED_DICT("_", {})))
 _NOT_STATE = {"__dict__", "__weakref__", "_abc_impl", "__orig_bases__", "__slots__", "__classcell__"}
 
 

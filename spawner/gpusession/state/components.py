@@ -43,7 +43,6 @@ _VALUES = (
     slice,
     type(None),
     types.CodeType,
-    types.BuiltinFunctionType,
     types.ModuleType,
     decimal.Decimal,
     fractions.Fraction,
@@ -305,6 +304,8 @@ class _Linking:
         if kind in _VALUE_TYPES:
             # The one float that is met here is a NaN: its identity counts.
             return kind is float
+        if kind is types.BuiltinFunctionType:
+            return False  # what it is bound to was met by itself
         if kind is tuple or kind is frozenset:
             return not all(type(one) in _VALUE_TYPES for one in thing)
         if issubclass(kind, type | types.FunctionType):

@@ -38,6 +38,16 @@ class ModuleGlobals:
         return rebuild.module_globals, (self.name,)
 
 
+class HandmadeGlobals:
+    """Stands for the globals of a module that was made in the notebook."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self.module = module
+
+    def __reduce__(self) -> Any:
+        return vars, (self.module,)
+
+
 def reduce_function(func: Any, pickler: StatePickler) -> Any:
     if pickler.kinds.by_reference(func):
         return NotImplemented
@@ -57,6 +67,9 @@ def namespace_of(namespace: dict[str, Any], pickler: StatePickler) -> Any:
         made = ModuleGlobals(str(name))
         pickler.record.keep.append(made)
         return made
+    handmade = pickler.record.handmade.get(id(namespace))
+    if handmade is not None:
+        return pickler.record.same.setdefault(id(namespace), HandmadeGlobals(handmade))
     return namespace
 
 

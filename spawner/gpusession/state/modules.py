@@ -40,6 +40,18 @@ def _site() -> list[str]:
     return [*site.getsitepackages(), site.getusersitepackages()]
 
 
+def handmade_modules(namespace: dict[str, Any]) -> list[types.ModuleType]:
+    """Return the modules that were made in the notebook, not imported."""
+    return [
+        one
+        for one in [*namespace.values(), *sys.modules.values()]
+        if isinstance(one, types.ModuleType)
+        and getattr(one, "__spec__", None) is None
+        and not getattr(one, "__file__", None)
+        and one.__name__ not in (*sys.builtin_module_names, "__main__")
+    ]
+
+
 def used_modules(variables: Iterable[Any]) -> list[str]:
     """Return the modules that variables are, or come from, with their loaded submodules, parents first."""
     wanted: dict[str, None] = {}

@@ -266,6 +266,8 @@ class Record:
         """Does a variable hold this object strongly? Known after the first look."""
         self.final = False
         """The second pass: what is written now is what counts."""
+        self.handmade: dict[int, types.ModuleType] = {}
+        """Modules made in the notebook, by the id of their namespace."""
         self.same: dict[Any, Any] = {}
         """One wrapper for each thing that may come in several (a tensor's storage), by its address."""
         self.homes: dict[Any, str] = {}

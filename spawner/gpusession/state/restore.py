@@ -157,7 +157,7 @@ class Restore:
         found.extend(
             verdict(title(key), "", None, "left", why, "Set it again.")
             for key, why in failed.items()
-            if not key.startswith("var:") and wanted is None
+            if not key.startswith(("var:", "under:")) and wanted is None
         )
         return found
 

@@ -31,15 +31,20 @@ class NumpyCodec:
         yield np.ndarray, reduce_array
         yield np.memmap, refuse_map
         yield np.ufunc, reduce_ufunc
-        yield np.vectorize, by_pickle
+        yield np.dtype, reduce_dtype
         yield type(iter(np.zeros(1).flat)), reduce_flat
 
 
 codec = NumpyCodec()
 
 
-def by_pickle(_obj: Any, _pickler: StatePickler) -> Any:
-    return NotImplemented
+def reduce_dtype(dtype: Any, _pickler: StatePickler) -> Any:
+    """NumPy's own dtypes are one object each."""
+    import numpy as np
+
+    if dtype.kind not in _RAW_KINDS and dtype.kind != "O":
+        return NotImplemented
+    return (np.dtype, (dtype.str,)) if np.dtype(dtype.str) is dtype else NotImplemented
 
 
 def refuse_map(_array: Any, _pickler: StatePickler) -> Any:
@@ -74,7 +79,10 @@ def reduce_array(array: Any, pickler: StatePickler) -> Any:
     base = _base_of(array, pickler)
     made = _reduce_owner(array, pickler) if base is None else _reduce_view(array, base)
     state = _extras(array)
-    return made if state == (None, True) else (*made, state, None, None, rebuild.fill_array)
+    locked = isinstance(base, np.ndarray) and not base.flags.writeable
+    if state == (None, True) and not locked:
+        return made
+    return (*made, state, None, None, rebuild.fill_array)
 
 
 def _plain_subclass(kind: Any) -> bool:

@@ -1,0 +1,137 @@
+"""A process with an IPython shell and the agent in it, driven line by line.
+
+What is saved in one is loaded in another: nothing that a test finds can have survived by accident.
+Run as a program it is the other half: JSON lines in, JSON lines out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+META = {"kernel": "k1", "notebook": "a.ipynb", "name": "python3", "reason": "move"}
+
+
+class Shell:
+    """The near half."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self._options = options
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).resolve()), *self._options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+    def _ask(self, **order: Any) -> dict[str, Any]:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"the process ended at {order}"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def run(self, *cells: str) -> str:
+        """Run cells; return what they printed. A cell that fails is a failure of the test."""
+        printed = ""
+        for cell in cells:
+            answer = self._ask(run=cell)
+            assert not answer["error"], answer["error"]
+            printed += answer["text"]
+        return printed
+
+    def value(self, expression: str) -> str:
+        return self.run(f"print({expression})").strip()
+
+    def handle(self, op: str, **content: Any) -> dict[str, Any]:
+        """Ask the agent; its errors come back as ``{"code", "message", "hint", "details"}``."""
+        return self._ask(handle=op, content=content)
+
+    def save(self, folder: Path, accept: Any = "none") -> dict[str, Any]:
+        saved = self.handle("save", folder=str(folder), meta=META, accept=accept)
+        assert "code" not in saved, saved
+        return saved
+
+    def load(self, folder: Path, names: list[str] | None = None) -> dict[str, dict[str, Any]]:
+        loaded = self.handle("load", folder=str(folder), names=names)
+        assert "code" not in loaded, loaded
+        return {one["name"]: one for one in loaded["verdicts"]}
+
+
+def verdicts(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in answer["verdicts"]}
+
+
+def left(answer: dict[str, Any]) -> dict[str, str]:
+    """Return what is left, with its reasons."""
+    return {one["name"]: one["reason"] for one in answer["verdicts"] if one["verdict"] == "left"}
+
+
+def _serve() -> None:
+    import uuid
+    from datetime import UTC, datetime
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from gpulease.errors import GpuhubError
+    from gpusession.state.agent import StateAgent
+
+    shell = InteractiveShell.instance(colors="NoColor", history_length=0)
+    answers = sys.stdout
+    agent = StateAgent(
+        shell,
+        now=lambda: datetime.now(UTC),
+        make_id=lambda: uuid.uuid4().hex,
+        patience_seconds=float(sys.argv[1]) if len(sys.argv) > 1 else 20.0,
+    )
+    progress: list[tuple[int, int | None]] = []
+
+    def do(order: dict[str, Any]) -> dict[str, Any]:
+        text = io.StringIO()
+        if "run" in order:
+            with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+                result = shell.run_cell(order["run"], store_history=True)
+            error = result.error_before_exec or result.error_in_exec
+            return {"text": text.getvalue(), "error": f"{type(error).__name__}: {error}" if error else None}
+        try:
+            before = {name: id(value) for name, value in shell.user_ns.items()}, shell.execution_count
+            answer = agent.handle(
+                order["handle"], order["content"], lambda done, total: progress.append((done, total))
+            )
+            if order["handle"] != "load":
+                after = {name: id(value) for name, value in shell.user_ns.items()}, shell.execution_count
+                assert after == before
+            return answer
+        except GpuhubError as refusal:
+            return refusal.as_dict()
+
+    for line in sys.stdin:
+        answers.write(json.dumps(do(json.loads(line)), default=str) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()
