@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gpuhub.store import DATABASE_AWAY
 from gpulease.errors import BadRequest, GpuhubError, InvalidOption, NotFound, NotSignedIn, Unavailable
 
 MAX_PROBLEMS = 20
@@ -48,6 +49,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GpuhubError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _framework)
+    for kind in DATABASE_AWAY:
+        app.add_exception_handler(kind, _database_away)
     app.add_exception_handler(Exception, _unforeseen)
 
 
@@ -94,6 +97,11 @@ async def _framework(_request: Request, error: Exception) -> JSONResponse:
         refusal.headers.update(error.headers or {})
         return refusal
     return answer(BadRequest("The request cannot be understood."))
+
+
+async def _database_away(_request: Request, error: Exception) -> JSONResponse:
+    log.error("the database does not answer", why=str(error)[:500])
+    return answer(Unavailable("The GPU service cannot reach its database at the moment."))
 
 
 async def _unforeseen(_request: Request, _error: Exception) -> JSONResponse:

@@ -126,6 +126,8 @@ async def _pump(events: AsyncIterator[Event], queue: asyncio.Queue[Event | None]
             queue.put_nowait(event)
     except GpuhubError as error:
         log.info("a stream of events was cut", why=error.message)
+    except Exception:  # a database that is away: the reader comes back and goes on where he was
+        log.exception("a stream of events broke")
     finally:
         close = getattr(events, "aclose", None)
         if close is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gpuhub.store.database import connect, migrate
@@ -17,7 +18,10 @@ from gpuhub.store.events import Events
 from gpuhub.store.history import History, UsageRecord
 from gpuhub.store.leases import KeyTaken, Leases, Stale, StoredEvent
 
-__all__ = ["KeyTaken", "Stale", "Store", "StoredEvent", "UsageRecord"]
+__all__ = ["DATABASE_AWAY", "KeyTaken", "Stale", "Store", "StoredEvent", "UsageRecord"]
+
+DATABASE_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+"""What any method raises while the database cannot be reached, is locked, or has no room left."""
 
 
 class Store:

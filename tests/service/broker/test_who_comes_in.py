@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any
 
@@ -146,7 +147,24 @@ async def test_a_hub_that_does_not_answer_is_unavailable_and_known_tokens_go_on(
     await ann.broker("GET", "me", token=fresh)
 
 
-def test_a_browser_signs_in_by_the_hub_and_releases_from_the_page(hub: RunningHub) -> None:
+async def test_a_browser_signs_in_by_the_hub_and_releases_from_the_page(hub: RunningHub) -> None:
+    async with await Person.enrol(hub.url, hub.admin_token, "paula") as person:
+        await person.broker("POST", "leases", json={})
+        with signed_in(hub, "paula") as paula:
+            page = paula.get("services/gpu/").text
+            form = re.search(r'action="/(services/gpu/leases/[^"]+/release)".*?value="([0-9a-f]+)"', page)
+            assert form, page
+            url, proof = form.groups()
+            forged = paula.post(url, data={"proof": proof}, headers={"Origin": "https://evil.example"})
+            assert forged.status_code == 403
+            assert "This request did not come from the page itself." in forged.text
+            assert await person.lease() is not None
+            done = paula.post(url, data={"proof": proof}, headers={"Origin": hub.url.rstrip("/")})
+            assert done.status_code == 200
+            assert await person.lease() is None
+
+
+def test_a_browsers_sign_in_ends_with_its_hubs(hub: RunningHub) -> None:
     with signed_in(hub, "paula") as paula:
         page = paula.get("services/gpu/")
         assert page.status_code == 200

@@ -46,12 +46,12 @@ class GivesEverything:
         self.held: dict[str, Lease] = {}
         self.actors: list[Actor] = []
         self.keys: list[str | None] = []
-        self.breaks = False
+        self.trouble: Exception | None = None
 
     async def me(self, actor: Actor) -> Me:
         self.actors.append(actor)
-        if self.breaks:
-            raise RuntimeError("the secret of the broker")
+        if self.trouble is not None:
+            raise self.trouble
         quota = QuotaUse(name="gpus_at_once", used=0, allowed=2 if "lab" in actor.groups else 1, unit="GPUs")
         policy = Policy(idle_after_seconds=600, warn_seconds=300, keep_minutes=30, keep_times=2)
         return Me(

@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 
+from gpuhub.store import DATABASE_AWAY
 from gpulease.errors import from_dict
 from gpulease.models import MAX_BODY_BYTES, ErrorBody
 from tests.unit.api.broker import PREFIX, GivesEverything, KnowsThree, bearer
@@ -155,14 +157,25 @@ async def test_two_keys_for_one_request_are_refused(http: httpx.AsyncClient, bro
 
 
 async def test_a_mistake_inside_is_logged_and_never_shown(
-    http: httpx.AsyncClient, broker: GivesEverything, caplog: pytest.LogCaptureFixture
+    http: httpx.AsyncClient, broker: GivesEverything
 ) -> None:
-    broker.breaks = True
-    response = await http.get(f"{API}/me", headers=ANN)
+    broker.trouble = RuntimeError("the secret of the broker")
+    with structlog.testing.capture_logs() as logged:
+        response = await http.get(f"{API}/me", headers=ANN)
+    assert [(one["event"], one.get("path")) for one in logged] == [
+        ("internal error", f"{API}/me"),
+        ("request", f"{API}/me"),
+    ]
     assert response.status_code == 500
     body = ErrorBody.model_validate_json(response.content)
     assert body.code == "internal"
     assert "secret" not in response.text
+
+
+async def test_a_database_that_is_away_is_said_so(http: httpx.AsyncClient, broker: GivesEverything) -> None:
+    broker.trouble = DATABASE_AWAY[0]("select secret", {}, OSError("no room"))
+    said = refused(await http.get(f"{API}/me", headers=ANN), 503, "unavailable")
+    assert "secret" not in said.model_dump_json()
 
 
 async def test_anybody_may_ask_whether_it_lives_and_what_it_answers_to(http: httpx.AsyncClient) -> None:

@@ -97,10 +97,11 @@ async def test_telemetry_is_left_out_for_a_slow_reader_rather_than_ending_him() 
     await frames.aclose()
 
 
-async def test_events_that_break_off_end_the_stream() -> None:
+@pytest.mark.parametrize("error", [Unavailable("away"), RuntimeError("a mistake")])
+async def test_events_that_break_off_end_the_stream(error: Exception) -> None:
     async def broken() -> AsyncIterator[Event]:
         yield event(1)
-        raise Unavailable("the store is away")
+        raise error
 
     frames = stream(broken(), check=fine, closing=asyncio.Event())
     await anext(frames)
