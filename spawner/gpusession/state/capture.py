@@ -15,13 +15,22 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-from gpusession.state import notebook, patches, surroundings
+from gpusession.state import notebook, patches, surroundings, trial
 from gpusession.state.codecs import handlers
-from gpusession.state.components import LARGE_BYTES, Component, Left, Look, Pickled, Survey, why_left
+from gpusession.state.components import LARGE_BYTES, Left, Look, Pickled, Survey, why_left
 from gpusession.state.manifest import Manifest
 from gpusession.state.modules import handmade_modules, local_modules
 from gpusession.state.patience import Patience, TookTooLong
-from gpusession.state.pickling import Broken, Kinds, Record, StatePickler, Stream, anchors, prelude
+from gpusession.state.pickling import (
+    Broken,
+    Kinds,
+    Record,
+    StatePickler,
+    Stream,
+    anchors,
+    named_anchors,
+    prelude,
+)
 from gpusession.state.refusals import AGAIN
 from gpusession.state.writing import SnapshotWriter
 
@@ -62,8 +71,9 @@ class Capture:
 
     def __init__(self, shell: Any, patience_seconds: float) -> None:
         self._shell = shell
+        self._patience_seconds = patience_seconds
         self.anchored = anchors(shell)
-        self._local = local_modules()
+        self._local = local_modules(shell)
         self._record = Record()
         self._record.handmade = {id(vars(one)): one for one in handmade_modules(shell.user_ns)}
         kinds = Kinds(handlers(), self._local)
@@ -139,21 +149,59 @@ class Capture:
         """Write all components; variables that fail now are left after all."""
         self._record.final = True
         progress(self.total_bytes)
-        for component in self._components:
-            self._write(writer, component)
+        with_code = [one.looks for one in self._components if _rank(one.looks) == 2]
+        plain = [one.looks for one in self._components if _rank(one.looks) != 2]
+        for looks in plain:
+            self._write(writer, *self._stream(looks))
+        for looks, stream in self._tried([self._stream(looks) for looks in with_code]):
+            self._write(writer, looks, stream)
 
-    def _write(self, writer: SnapshotWriter, component: Component) -> None:
-        stream = None
-        looks = component.looks
+    def _stream(self, looks: list[Look]) -> tuple[list[Look], Stream | None]:
         if len(looks) == 1 and looks[0].usable:
-            stream = looks[0].stream
-        else:
-            stream, looks = self._extend(looks) or self._dump_together(looks)
+            return looks, looks[0].stream
+        stream, looks = self._extend(looks) or self._dump_together(looks)
+        return looks, stream
+
+    def _tried(self, ready: list[tuple[list[Look], Stream | None]]) -> list[tuple[list[Look], Stream | None]]:
+        """Load on trial what may pickle and not load; leave what does not."""
+        if not trial.possible():
+            return ready
+        failed = self._try(ready)
+        good = [one for index, one in enumerate(ready) if index not in failed]
+        for index, why in failed.items():
+            looks = ready[index][0]
+            alone = [([look], self._dump_together([look])[0]) for look in looks] if len(looks) > 1 else []
+            bad = self._try(alone) if alone else {0: why}
+            fine = [look for number, look in enumerate(looks) if number not in bad]
+            for number, reason in bad.items():
+                self._leave(looks[number], Left(reason, AGAIN))
+            if fine:
+                stream, fine = self._dump_together(fine)
+                if stream is not None and (not bad or self._try([(fine, stream)])):
+                    for look in fine:
+                        self._leave(look, Left(why, AGAIN))
+                    continue
+                good.append((fine, stream))
+        return good
+
+    def _try(self, ready: list[tuple[list[Look], Stream | None]]) -> dict[int, str]:
+        start = prelude(list(self.anchored))
+        small = [
+            (index, (start, stream, len(looks)))
+            for index, (looks, stream) in enumerate(ready)
+            if stream is not None and stream.total_bytes < trial.LIMIT_BYTES
+        ]
+        if not small:
+            return {}
+        found = trial.failures([one for _, one in small], named_anchors(self._shell), self._patience_seconds)
+        return {small[index][0]: why for index, why in found.items()}
+
+    def _write(self, writer: SnapshotWriter, looks: list[Look], stream: Stream | None) -> None:
         if stream is None:
             return
         size = writer.add([one.name for one in looks], stream, _rank(looks), self._chunks(stream))
         if size < len(prelude(list(self.anchored))) + 2 * len(looks):
-            raise Broken(AssertionError(f"nothing was written for {component.names}"))
+            raise Broken(AssertionError(f"nothing was written for {[one.name for one in looks]}"))
         for look in looks:
             look.stream.chunks = None
 

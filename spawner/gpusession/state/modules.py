@@ -8,6 +8,7 @@ cache and configure in such modules.
 from __future__ import annotations
 
 import importlib
+import re
 import site
 import sys
 import sysconfig
@@ -18,7 +19,41 @@ from typing import Any
 _OURS = ("gpusession", "gpulease", "__main__", "__mp_main__")
 
 
-def local_modules() -> dict[str, types.ModuleType]:
+def local_modules(shell: Any) -> dict[str, types.ModuleType]:
+    """Return the modules of the person's own that the notebook uses, directly or through each other."""
+    candidates = _own_modules()
+    if not candidates:
+        return {}
+    cells = "\n".join(one for one in shell.user_ns.get("In", []) if isinstance(one, str))
+    words = set(re.findall(r"\w+", cells))
+    todo = [name for name in candidates if name.rpartition(".")[2] in words]
+    todo += _named_in(shell.user_ns)
+    found: dict[str, types.ModuleType] = {}
+    while todo:
+        name = todo.pop()
+        if name in candidates and name not in found:
+            found[name] = candidates[name]
+            todo += _named_in(vars(candidates[name]))
+    return found
+
+
+def _named_in(namespace: dict[str, Any]) -> list[str]:
+    named = []
+    for value in list(namespace.values()):
+        if isinstance(value, types.ModuleType):
+            named.append(value.__name__)
+        else:
+            named += _origins(value)
+    return named
+
+
+def _origins(value: Any) -> list[str]:
+    """Where a value's class (and a function or class itself) comes from. Runs none of its code."""
+    of = [type(value), value] if isinstance(value, type | types.FunctionType) else [type(value)]
+    return [one.__module__ for one in of if isinstance(one.__module__, str)]
+
+
+def _own_modules() -> dict[str, types.ModuleType]:
     """Return the loaded modules that are not part of Python or of an installed library."""
     roots = tuple(
         {
@@ -61,9 +96,8 @@ def used_modules(variables: Iterable[Any]) -> list[str]:
             wanted[value.__name__] = None
             bound.append(value.__name__)
         else:
-            for name in (type(value).__module__, getattr(value, "__module__", None)):
-                if isinstance(name, str):
-                    wanted[name] = None
+            for name in _origins(value):
+                wanted[name] = None
     for name in list(sys.modules):
         if any(name.startswith(f"{one}.") for one in bound):
             wanted[name] = None

@@ -122,7 +122,8 @@ def _restore_shell(shell: Any, name: str, value: Any) -> None:
 
 def is_the_notebooks(thing: Any) -> bool:
     """Was this made in the notebook (or does it belong to an object that was)?"""
-    thing = getattr(thing, "__func__", thing)
+    if isinstance(thing, types.MethodType):
+        thing = thing.__func__
     if isinstance(thing, types.FunctionType):
         return thing.__module__ == "__main__" or thing.__globals__.get("__name__") == "__main__"
     if isinstance(thing, type):
