@@ -26,7 +26,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jupyter_client.provisioning.factory import KernelProvisionerFactory
 from jupyter_server.extension.application import ExtensionApp
 from tornado import web
 
@@ -36,7 +35,8 @@ from gpulease.scopes import SERVICE_NAME
 from gpusession import api, privatesocket
 from gpusession.activity import Activity
 from gpusession.commands import Commands
-from gpusession.kernels import provisioner
+from gpusession.history import HistoryResource
+from gpusession.kernels import hosted, kernelspecs, provisioner
 from gpusession.kernels.here import HerePlace
 from gpusession.notices import utc_now
 from gpusession.privatesocket import PrivateSocket, own_folder
@@ -47,7 +47,6 @@ from gpusession.worker.link import connect, make_key
 
 log = logging.getLogger(__name__)
 
-PROVISIONER = "gpuhub-provisioner"
 SNAPSHOTS = Path(".local/share/gpuhub/snapshots")
 SAVE_SECONDS = 180.0
 """The time for a stop where nobody says: the spawner's own default."""
@@ -68,6 +67,7 @@ class GpuSession(ExtensionApp):
 
     session: Session | None = None
     private: PrivateSocket | None = None
+    _broker: BrokerClient | None = None
     _saving: asyncio.Task[None] | None = None
     _env: ClassVar[Mapping[str, str]] = os.environ
 
@@ -78,11 +78,12 @@ class GpuSession(ExtensionApp):
         _share_log(app.log)
         loop = app.io_loop.asyncio_loop
         folder = own_folder(env.get("GPUHUB_RUNTIME_DIR"), [env.get("XDG_RUNTIME_DIR")])
+        self._broker = broker_of(env)
         session = Session(
             Parts(
                 server=env.get("JUPYTERHUB_SERVER_NAME", ""),
                 user=env.get("JUPYTERHUB_USER") or getpass.getuser(),
-                broker=broker_of(env),
+                broker=self._broker,
                 store=SnapshotStore(Path.home() / SNAPSHOTS),
                 server_place=HerePlace(folder),
                 connect=functools.partial(connect, runtime=folder),
@@ -99,7 +100,8 @@ class GpuSession(ExtensionApp):
         self.handlers.extend(api.routes("/", session, activity))
         self.commands = asyncio.run(session.call(self._open_private(session, activity, folder, loop)))
         provisioner.attach(session)
-        KernelProvisionerFactory.instance(parent=app).default_provisioner_name = PROVISIONER
+        if self._broker is not None:
+            kernelspecs.offer(folder, os.environ, app.kernel_spec_manager)
         atexit.register(self._end)
 
     async def _open_private(
@@ -114,6 +116,9 @@ class GpuSession(ExtensionApp):
         given = {"session": session, "activity": there, "commands": commands}
         start = f"/{api.PREFIX}/commands"
         private.mount([(start, CommandsResource, given), (f"{start}/([^/]+)", CommandResource, given)])
+        past = {"session": session, "activity": there, "past": self._broker}
+        private.mount([(f"/{api.PREFIX}/history", HistoryResource, past)])
+        private.mount(hosted.routes(session, activity))
         await private.open()
         self.private = private
         # What terminals, kernels and VS Code inherit.
