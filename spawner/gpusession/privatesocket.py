@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_server.auth import AllowAllAuthorizer, IdentityProvider, User
-from tornado import httpserver, netutil, web
+from tornado import httpserver, httputil, netutil, web
 from tornado.iostream import IOStream
 
 log = logging.getLogger(__name__)
@@ -56,14 +56,15 @@ class _Owner(IdentityProvider):
         return User(username=self._name)
 
 
-class PrivateSocket:
+class PrivateSocket(httputil.HTTPServerConnectionDelegate):
     """An HTTP server on a Unix socket. `open` and `close` on the session's loop."""
 
     def __init__(self, folder: Path, user: str, settings: Mapping[str, Any]) -> None:
         self.path = folder / NAME
         if len(os.fsencode(self.path)) > LONGEST_PATH:
             raise ValueError(f"the path of the private socket is too long: {self.path}")
-        own = {
+        self._routes: list[Route] = []
+        self._settings = {
             **settings,
             "base_url": "/",
             "identity_provider": _Owner(user),
@@ -73,12 +74,17 @@ class PrivateSocket:
             "default_handler_class": web.ErrorHandler,
             "default_handler_args": {"status_code": 404},
         }
-        self._app = web.Application([], **own)
-        self._server = _OwnerOnly(self._app, max_body_size=MOST_BODY_BYTES)
+        self._app = web.Application([], **self._settings)
+        self._server = _OwnerOnly(self, max_body_size=MOST_BODY_BYTES)
+
+    def start_request(self, server_conn: object, request_conn: Any) -> httputil.HTTPMessageDelegate:
+        """For tornado: whose request this is, is decided by what is mounted now."""
+        return self._app.start_request(server_conn, request_conn)
 
     def mount(self, routes: list[Route]) -> None:
         """Add routes; what was mounted later is asked first. At any time, on the session's loop."""
-        self._app.add_handlers(".*", routes)
+        self._routes = [*routes, *self._routes]
+        self._app = web.Application(self._routes, **self._settings)
 
     async def open(self) -> None:
         """Begin to answer. A socket left behind by an earlier life is replaced."""
