@@ -75,6 +75,7 @@ class WorkQueue:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._running.clear()
 
     async def _run(self, key: Key, job: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -19,13 +19,18 @@ BUSY_SECONDS = 30
 
 
 def connect(url: str) -> AsyncEngine:
-    """Return an engine for ``url``: sqlite+aiosqlite:///FILE or postgresql+psycopg://…"""
+    """Return an engine for ``url``: sqlite+aiosqlite:///FILE or postgresql+psycopg://…
+
+    Raises `OSError` where SQLite's file can have no place.
+    """
     parsed = sa.make_url(url)
     if parsed.drivername in ("sqlite", "postgresql"):
         driver = {"sqlite": "aiosqlite", "postgresql": "psycopg"}[parsed.drivername]
         parsed = parsed.set(drivername=f"{parsed.drivername}+{driver}")
     if parsed.get_backend_name() == "postgresql":
         return create_async_engine(parsed, pool_pre_ping=True, pool_size=5, max_overflow=10)
+    if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
+        raise FileNotFoundError(f"the folder of the database does not exist: {parsed.database}")
     engine = create_async_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
     sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
