@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 something failed, 2 refused with a sentence (options, fold
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -100,6 +101,26 @@ def doctor(data: Data = DEFAULT_DATA) -> None:
         table.add_row(marks[finding.state], finding.name, finding.text)
     Console().print(table)
     raise typer.Exit(1 if any(finding.state == "missing" for finding in findings) else 0)
+
+
+@app.command()
+def policy(
+    file: Annotated[Path | None, typer.Argument(help="A policy file to check; none: only explain.")] = None,
+) -> None:
+    """Explain every setting of a policy file, with its default; check FILE if one is named."""
+    from gpuhub.broker.settings import describe_policy, load_policy
+
+    for name, default, text in describe_policy():
+        typer.echo(f"{name}: {default}")
+        typer.echo(fill(text, 96, initial_indent="    ", subsequent_indent="    "))
+    if file is None:
+        return
+    try:
+        load_policy(file)
+    except (OSError, ValueError) as error:
+        typer.echo(f"gpuhub: the policy file {file} cannot be used: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{file} can be used.")
 
 
 @app.command()
