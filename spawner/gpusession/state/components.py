@@ -74,7 +74,7 @@ class Look:
     stream: Stream
     pickler: StatePickler
     reached: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
-    weak: Mapping[int, Any] = field(default_factory=dict)
+    weak: Mapping[Any, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     again: bool = False
     by_value: bool = False
@@ -213,7 +213,7 @@ class Survey:
         self.looks: list[Look] = []
         self._groups = _Groups()
         self._owner: dict[int, int] = {}
-        self._looked_for: dict[int, int] = {}
+        self._looked_for: dict[Any, int] = {}
         self._large: LargeReach | None = None
 
     def run(self, variables: Iterable[tuple[str, Any]]) -> None:
@@ -276,7 +276,7 @@ class Survey:
                 self._groups.join(self._looked_for.setdefault(ident, index), index)
                 if ident in self._owner:
                     self._groups.join(self._owner[ident], index)
-                elif self._is_reached(thing):
+                elif self._large is not None and self._large.holds(thing):
                     self._groups.join(self._largest_index, index)
 
     def components(self) -> list[Component]:

@@ -87,23 +87,6 @@ def reduce_cell(cell: Any, _pickler: StatePickler) -> Any:
     return rebuild.cell, (), held, None, None, rebuild.fill_cell
 
 
-def reduce_lru_cache(func: Any, pickler: StatePickler) -> Any:
-    """The function and its limits; what it remembered is lost, and said so."""
-    name, module = getattr(func, "__qualname__", None), sys.modules.get(getattr(func, "__module__", "") or "")
-    if module is not None and module.__name__ != "__main__" and name:
-        found: Any = module
-        for part in name.split("."):
-            found = getattr(found, part, None)
-        if found is func:
-            return str(name)
-    if func.cache_info().currsize:
-        pickler.note("What its cache remembered is computed again.")
-    pickler.by_value = True
-    limits = func.cache_parameters()
-    args = (func.__wrapped__, limits["maxsize"], limits["typed"])
-    return rebuild.cached, args, dict(func.__dict__), None, None, rebuild.replace_attributes
-
-
 def reduce_cached_property(prop: Any, _pickler: StatePickler) -> Any:
     return rebuild.cached_property, (prop.func, prop.attrname, prop.__doc__)
 

@@ -270,6 +270,8 @@ class Record:
         """Modules made in the notebook, by the id of their namespace."""
         self.same: dict[Any, Any] = {}
         """One wrapper for each thing that may come in several (a tensor's storage), by its address."""
+        self.memory: dict[int, Any] = {}
+        """Arrays that own their memory, by address: a tensor may use the same."""
         self.homes: dict[Any, str] = {}
         """The device on which a storage belongs, by its address."""
         self.keep: list[Any] = []
@@ -301,8 +303,8 @@ class StatePickler(pickle.Pickler):
         """This stream cannot be used as it is: the object must be pickled once more."""
         self.by_value = False
         """Code of the notebook travels in this stream: loading it may run that code."""
-        self.weak: dict[int, Any] = {}
-        """Weakly held objects that were met in the first look."""
+        self.weak: dict[Any, Any] = {}
+        """Weakly held objects that were met in the first look, by id; pieces of memory, by address."""
         self._arrays: dict[int, tuple[Any, list[Any]]] = {}
         self.memo = {id(value): (n, value) for n, value in enumerate(anchored.values())}
 

@@ -14,7 +14,7 @@ import logging
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -63,14 +63,6 @@ def fill_function(made: types.FunctionType, state: tuple[dict[str, Any], dict[st
     for name, value in slots.items():
         setattr(made, name, value)
     made.__dict__.update(attributes)
-
-
-def cached(wrapped: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
-    return functools.lru_cache(maxsize, typed)(wrapped)
-
-
-def fill_attributes(made: Any, state: dict[str, Any]) -> None:
-    made.__dict__.update(state)
 
 
 def replace_attributes(made: Any, state: dict[str, Any]) -> None:

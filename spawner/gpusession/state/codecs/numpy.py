@@ -9,6 +9,7 @@ looks into is written alone, in its own memory order: sums over it give the same
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -77,6 +78,10 @@ def reduce_array(array: Any, pickler: StatePickler) -> Any:
     if not _is_raw(array.dtype):
         return _reduce_objects(array, pickler)
     base = _base_of(array, pickler)
+    if base is None and "torch" in sys.modules and array.size:
+        address = array.__array_interface__["data"][0]
+        pickler.weak["memory", address] = None
+        pickler.record.memory.setdefault(address, array)
     made = _reduce_owner(array, pickler) if base is None else _reduce_view(array, base)
     state = _extras(array)
     locked = isinstance(base, np.ndarray) and not base.flags.writeable
@@ -134,6 +139,12 @@ def _base_of(array: Any, pickler: StatePickler) -> Any:
         base = base.obj
     if isinstance(base, pickle.PickleBuffer):
         base = None
+    if base is not None and type(base).__module__.startswith("torch"):
+        from gpusession.state.codecs.torch import flat_of
+
+        tensor: Any = base
+        base = flat_of(tensor.untyped_storage(), pickler)
+        return None if base is array else base
     if base is None or not isinstance(base, np.ndarray | bytearray | bytes):
         import array as arrays
 

@@ -17,6 +17,32 @@ def storage(flat: Any, home: str) -> Any:
     return made
 
 
+def storage_of(array: Any, home: str) -> Any:
+    """The memory that a NumPy array owns."""
+    import torch
+
+    del home
+    return torch.from_numpy(array.reshape(-1, order="A").view("u1")).untyped_storage()
+
+
+def spent(value: Any) -> Any:
+    """A result whose computation is over: asking for its gradients fails, as it did before."""
+    import torch
+
+    class Spent(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(context: Any, given: Any) -> Any:
+            del context
+            return given.clone()
+
+        @staticmethod
+        def backward(context: Any, *_: Any) -> Any:
+            del context
+            raise RuntimeError("The computation behind this tensor was not carried: run its cell again.")
+
+    return Spent.apply(value.requires_grad_())
+
+
 def tensor(
     store: Any,
     home: str,

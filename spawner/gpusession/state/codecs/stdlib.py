@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from gpusession.state import rebuild
+from gpusession.state.caches import reduce_lru_cache
 from gpusession.state.classes import reduce_class, reduce_enum_member
-from gpusession.state.functions import HANDLERS, reduce_cached_property, reduce_lru_cache
+from gpusession.state.functions import HANDLERS, reduce_cached_property
 from gpusession.state.pickling import StatePickler
 from gpusession.state.refusals import Refused
 

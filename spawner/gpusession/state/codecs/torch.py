@@ -40,10 +40,15 @@ def reduce_tensor(tensor: Any, pickler: StatePickler) -> Any:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type not in ("cpu", "cuda"):
         return NotImplemented
     if not tensor.is_leaf and tensor.requires_grad:
-        raise Refused(
-            "It is in the middle of a computation whose gradients were not taken yet.",
-            "Run the cell that computes it again.",
-        )
+        if not _is_spent(tensor):
+            raise Refused(
+                "It is in the middle of a computation whose gradients were not taken yet.",
+                "Run the cell that computes it again.",
+            )
+        pickler.note("The computation behind it is over and is not carried.")
+        value = tensor.detach()
+        pickler.record.keep.append(value)
+        return rebuild.spent, (value,)
     if tensor.is_conj() or tensor.is_neg():
         return NotImplemented
     store = tensor.untyped_storage()
@@ -68,14 +73,48 @@ def reduce_tensor(tensor: Any, pickler: StatePickler) -> Any:
     return rebuild.tensor, args, state, None, None, rebuild.fill_tensor
 
 
-def reduce_storage(storage: Any, pickler: StatePickler) -> Any:
+def _is_spent(tensor: Any) -> bool:
+    """Were the gradients taken, so that what the computation had kept for them is gone?"""
+    todo, seen = [tensor.grad_fn], set[Any]()
+    while todo and len(seen) < 10_000:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for name in dir(node):
+            if name.startswith("_saved_"):
+                try:
+                    getattr(node, name)
+                except RuntimeError:
+                    return True
+        todo.extend(one for one, _ in node.next_functions)
+    return False
+
+
+def flat_of(storage: Any, pickler: StatePickler) -> Any:
+    """The bytes of a storage as one array, the same each time it is asked for."""
     import torch
 
-    host = storage if storage.device.type == "cpu" else storage.cpu()
-    pickler.record.keep.append(host)
-    flat = torch.empty(0, dtype=torch.uint8).set_(host).numpy()
-    pickler.record.keep.append(flat)
-    return rebuild.storage, (flat, pickler.record.homes.get(storage._cdata, str(storage.device)))
+    key = ("flat", storage._cdata)
+    if key not in pickler.record.same:
+        host = storage if storage.device.type == "cpu" else storage.cpu()
+        pickler.record.keep.append((storage, host))
+        pickler.record.same[key] = torch.empty(0, dtype=torch.uint8).set_(host).numpy()
+    return pickler.record.same[key]
+
+
+def reduce_storage(storage: Any, pickler: StatePickler) -> Any:
+    home = pickler.record.homes.get(storage._cdata, str(storage.device))
+    if storage.device.type == "cpu" and storage.nbytes():
+        # An array may own this memory (`torch.from_numpy`); which one does is known after the look.
+        address = storage.data_ptr()
+        if not pickler.record.final:
+            pickler.again = True
+            pickler.weak["memory", address] = None
+        owner = pickler.record.memory.get(address)
+        if pickler.record.final and owner is not None and owner.nbytes >= storage.nbytes():
+            return rebuild.storage_of, (owner, home)
+    return rebuild.storage, (flat_of(storage, pickler), home)
 
 
 def reduce_generator(generator: Any, _pickler: StatePickler) -> Any:
