@@ -39,6 +39,7 @@ class AutoGpu:
     def __init__(self, relay: Relay, session: Asking) -> None:
         self._relay, self._session = relay, session
         self._wanted = asyncio.Event()
+        self._said = False
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         relay.cells_wait_for_gpu(True)
@@ -81,14 +82,16 @@ class AutoGpu:
                 shown, since = move.message, loop.time()
             if shown != said and move.step in ("waiting", "starting") and loop.time() - since > QUIET_SECONDS:
                 said = shown
-                await self._relay.say(f"{shown}\n", "stderr")
+                self._relay.say(f"{shown}\n")
+                self._said = True
             await asyncio.sleep(LOOK_SECONDS)
             status = await self._session.kernel_status(self._relay.kernel_id)
-        if said:
-            await self._relay.say("The notebook runs on the GPU now.\n", "stderr")
 
     def _switched(self, running: RunningKernel) -> None:
         if running.placement == "worker":
+            if self._said:
+                self._said = False
+                self._relay.say("The notebook runs on the GPU now.\n")
             self._relay.cells_wait_for_gpu(False)
             return
         # Set at once, so that no cell slips through; taken off again if the person wanted it so.

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from typing import Any
 
 import zmq
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from tornado import web
 from tornado.iostream import StreamClosedError
 
@@ -37,7 +38,9 @@ ALIVE_SECONDS = 10.0
 
 
 class Connection(Incoming):
-    """A connection file, as Jupyter writes it."""
+    """A connection file, as Jupyter (or VS Code) writes it, with whatever else is in it."""
+
+    model_config = ConfigDict(extra="ignore")
 
     ip: str
     transport: str = Field(pattern="^(tcp|ipc)$")
@@ -85,6 +88,7 @@ class HostedResource(Resource):
         assert hosted is not None
         self.hosted = hosted
         self._gone = asyncio.Event()
+        self._stopping = False
 
     async def post(self) -> None:
         try:
@@ -121,6 +125,7 @@ class HostedResource(Resource):
         except zmq.ZMQError as error:
             raise errors.Conflict(f"The kernel's address cannot be used: {error}.") from error
         self.hosted.relays[kernel_id] = relay
+        relay.on_shutdown_asked = functools.partial(self._stop, kernel_id)
         auto = AutoGpu(relay, self.session) if order.gpu else None
         try:
             await start(relay, self.session, command, "start")
@@ -137,7 +142,7 @@ class HostedResource(Resource):
             loop = asyncio.get_running_loop()
             spoken = loop.time()
             while not self._gone.is_set():
-                status = await death(relay, self.session, stopping=False)
+                status = await death(relay, self.session, stopping=self._stopping)
                 if status is not None:
                     await self._tell(exited=status)
                     return
@@ -146,6 +151,10 @@ class HostedResource(Resource):
                     await self._tell()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._gone.wait(), LOOK_SECONDS)
+
+    def _stop(self, kernel_id: str) -> None:
+        self._stopping = True
+        self.session.stopping(kernel_id)
 
     async def _tell(self, **event: Any) -> None:
         self.write(json.dumps(event) + "\n")

@@ -21,7 +21,7 @@ from gpulease import errors
 from gpusession.kernels.admission import MOVE, START, WORKER
 from gpusession.kernels.ports import Progress, RunningKernel
 from gpusession.kernels.sockets import Address, Back
-from gpusession.kernels.switchboard import Switchboard
+from gpusession.kernels.switchboard import CELL_WAITS, Switchboard
 from gpusession.kernels.wire import Wire
 
 T = TypeVar("T")
@@ -56,6 +56,8 @@ class Relay:
         self.on_switch: Callable[[RunningKernel], None] = lambda running: None
         self.on_waiting_cell: Callable[[], None] = lambda: None
         """Called on the session's loop when a cell waits for a GPU (see `cells_wait_for_gpu`)."""
+        self.on_shutdown_asked: Callable[[], None] = lambda: None
+        """Called on the session's loop when a client asks the kernel to end: its end is no crash."""
         self._backs: dict[RunningKernel, Back] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_context = zmq.Context() if context is None else None
@@ -67,7 +69,7 @@ class Relay:
                 address,
                 wire,
                 budget_bytes=budget_bytes,
-                told=self._cell_waits,
+                told=self._told,
             )
         except BaseException:
             if self._own_context is not None:
@@ -175,10 +177,13 @@ class Relay:
         holds = self._board.queue.holds
         self._board.call(lambda: holds.add(WORKER) if wait else holds.discard(WORKER))
 
-    def _cell_waits(self) -> None:
+    def _told(self, event: str) -> None:
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: self.on_waiting_cell())
+            loop.call_soon_threadsafe(self._heard, event)
+
+    def _heard(self, event: str) -> None:
+        (self.on_waiting_cell if event == CELL_WAITS else self.on_shutdown_asked)()
 
     # --- answers and interrupts
 
@@ -196,9 +201,9 @@ class Relay:
         """The person restarts or ends the kernel: everything asked of it is answered ``aborted``."""
         await self._do(self._board.abandon)
 
-    async def say(self, text: str, name: str = "stdout") -> None:
-        """Write a line under the cell that runs or waits; kept until there is one."""
-        await self._do(lambda: self._board.say(text, name))
+    def say(self, text: str, name: str = "stderr") -> None:
+        """Write a line under the cell that runs or waits; kept until there is one. Before later calls."""
+        self._board.call(lambda: self._board.say(text, name))
 
     async def interrupt(self) -> None:
         """A person interrupts; what our own agent does at the moment is not hit."""

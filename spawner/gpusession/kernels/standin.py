@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ from gpusession.kernels import argv as commandline
 SOCKET = "GPUHUB_SOCKET"
 PATH = "/gpuhub/api/v1/hosted"
 CONNECT_SECONDS = 10.0
+PARENT_SECONDS = 1.0
 
 
 class _OverUnix(http.client.HTTPConnection):
@@ -89,6 +91,8 @@ def _follow(answer: http.client.HTTPResponse, path: str) -> int:
         threading.Thread(target=_post, args=(path, f"{PATH}/{kernel_id}/interrupt"), daemon=True).start()
 
     signal.signal(signal.SIGINT, interrupt)
+    if os.environ.get("JPY_PARENT_PID"):
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         while line := answer.readline():
             event = json.loads(line)
@@ -99,6 +103,13 @@ def _follow(answer: http.client.HTTPResponse, path: str) -> int:
     except (OSError, http.client.HTTPException, ValueError):
         pass  # the server is gone, and with it the kernel
     return 1
+
+
+def _end_with_parent(parent: int) -> None:
+    """A program that was killed shuts no kernel down; Jupyter's own kernels end with it in the same way."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
 
 
 def _post(path: str, target: str) -> None:

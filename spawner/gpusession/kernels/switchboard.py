@@ -44,6 +44,8 @@ done: kernels that are not ours can lose either under load."""
 INTERRUPT_SECONDS = 2.0
 """How long the next request waits for an interrupt of ours to be over."""
 
+CELL_WAITS, SHUTDOWN_ASKED = "cell-waits", "shutdown-asked"
+
 FAILURES = 100
 """A relay that fails this often in a row ends."""
 
@@ -54,7 +56,7 @@ CONTROL_KEPT = 1000
 class Switchboard(threading.Thread):
     """One kernel's thread. ``front`` is bound when the constructor returns.
 
-    ``told`` is called in the thread when a cell waits for a GPU (hold `WORKER`).
+    ``told`` is called in the thread with `CELL_WAITS` (for a GPU: hold `WORKER`) or `SHUTDOWN_ASKED`.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Switchboard(threading.Thread):
         wire: Wire,
         *,
         budget_bytes: int,
-        told: Callable[[], None] = lambda: None,
+        told: Callable[[str], None] = lambda event: None,
     ) -> None:
         super().__init__(name=f"relay-{name}", daemon=True)
         self._wire, self._told = wire, told
@@ -209,7 +211,7 @@ class Switchboard(threading.Thread):
         if request.executes:
             self._say_waiting()
             if WORKER in self.queue.holds:
-                self._told()
+                self._told(CELL_WAITS)
 
     def _answers_itself(self) -> bool:
         """A page that is opened during a move asks what this kernel is: it need not wait."""
@@ -222,6 +224,8 @@ class Switchboard(threading.Thread):
         if message.type == "interrupt_request" and self.interrupted():
             self._voice.reply(message, {"status": "ok"}, "control")
             return
+        if message.type == "shutdown_request":
+            self._told(SHUTDOWN_ASKED)
         if len(self._control) < CONTROL_KEPT:
             self._control[message.id] = frames
         if self.back is not None:
