@@ -1,0 +1,518 @@
+/**
+ * The switch in a notebook's toolbar: shows what is, and opens what one can do about it.
+ */
+import { closeIcon, caretDownEmptyThinIcon } from '@jupyterlab/ui-components';
+import * as React from 'react';
+import { countdown, gpuName, held, percent, size } from '../format';
+import type { IAside, ISeries, SwitchState } from '../shown';
+import {
+  announcement,
+  asideLabel,
+  asideTitle,
+  consentLabel,
+  cpuTooltip,
+  movingFacts,
+  unknownText,
+  waitingFacts,
+  warningReason
+} from '../texts';
+import {
+  AsideDetails,
+  ConsentDetails,
+  GpuDetails,
+  PoolChoice,
+  WaitingDetails
+} from './SwitchDetails';
+import { Facts, type IWithTexts, LiveRegion, Progress, Spinner, useTick } from './marks';
+import { Popover } from './Popover';
+
+export interface ISwitchActions {
+  on: (pool?: string) => void;
+  off: () => void;
+  cancel: () => void;
+  moveAnyway: (remember: boolean) => void;
+  stay: () => void;
+  keep: () => void;
+  release: () => void;
+  openPanel: () => void;
+  dismiss: (aside: IAside) => void;
+  restore: (aside: IAside) => void;
+  choose: (aside: IAside) => void;
+}
+
+export interface ISwitchProps extends IWithTexts {
+  state: SwitchState;
+  asides: IAside[];
+  series: ISeries;
+  /** There is little room: only what matters most is shown. */
+  compact: boolean;
+  /** A request of this tab is on its way; what is shown does not change before it is answered. */
+  asking: boolean;
+  actions: ISwitchActions;
+}
+
+export function Switch(props: ISwitchProps): JSX.Element | null {
+  const { state, asides, trans, now } = props;
+  const [open, setOpen] = React.useState<{ what: string; byPerson: boolean } | null>(null);
+  const close = React.useCallback(() => setOpen(null), []);
+  const question = state.kind === 'consent' ? state.move : null;
+
+  // A question appears by itself, in the tab that a person looks at.
+  React.useEffect(() => {
+    if (question !== null && document.hasFocus()) {
+      setOpen({ what: 'state', byPerson: false });
+    }
+  }, [question]);
+  // What was open belongs to a state that is over.
+  const family = ['on', 'warning'].includes(state.kind) ? 'on' : state.kind;
+  const before = React.useRef(family);
+  React.useEffect(() => {
+    if (before.current !== family) {
+      before.current = family;
+      if (question === null) {
+        setOpen(current => (current?.what === 'state' ? null : current));
+      }
+    }
+  }, [family, question]);
+
+  if (state.kind === 'hidden') {
+    return null;
+  }
+  const toggle = (what: string) =>
+    setOpen(current => (current?.what === what ? null : { what, byPerson: true }));
+  const frame = { ...props, open, toggle, close };
+  return (
+    <div
+      className={`gpuhub-Switch gpuhub-mod-${state.kind}`}
+      role="group"
+      aria-label={trans.__('GPU')}
+      aria-busy={props.asking}
+    >
+      <State {...frame} />
+      {asides.map(aside => (
+        <AsideChip key={aside.id} aside={aside} {...frame} />
+      ))}
+      <LiveRegion text={announcement(state, now(), trans)} />
+    </div>
+  );
+}
+
+interface IFrame extends ISwitchProps {
+  open: { what: string; byPerson: boolean } | null;
+  toggle: (what: string) => void;
+  close: () => void;
+}
+
+function State(props: IFrame): JSX.Element | null {
+  const { state, trans, now, actions, compact } = props;
+  switch (state.kind) {
+    case 'hidden':
+      return null;
+    case 'unknown': {
+      const { label, tooltip } = unknownText(state.why, trans);
+      return (
+        <span className="gpuhub-Track-group">
+          <Track on="unknown" disabled title={tooltip} {...props} />
+          <span className="gpuhub-Switch-quiet" title={tooltip}>
+            {label}
+          </span>
+        </span>
+      );
+    }
+    case 'cpu':
+      return <CpuState {...props} state={state} />;
+    case 'waiting':
+      return (
+        <>
+          <Chip
+            {...props}
+            what="state"
+            mark={<span className="gpuhub-Queue" aria-hidden="true" />}
+            facts={
+              compact
+                ? waitingFacts(state, now(), trans).slice(0, 1)
+                : waitingFacts(state, now(), trans)
+            }
+            title={state.message}
+            dialogTitle={trans.__('Waiting for a GPU')}
+          >
+            <WaitingDetails waiting={state} trans={trans} now={now} onPanel={actions.openPanel} />
+          </Chip>
+          {state.canCancel && <Cancel {...props} label={trans.__('Stop waiting')} />}
+        </>
+      );
+    case 'starting':
+      return (
+        <>
+          <Label
+            mark={<Spinner />}
+            facts={[
+              state.target === 'worker'
+                ? trans.__('getting your GPU…')
+                : trans.__('getting ready to move back…')
+            ]}
+            title={state.message}
+          />
+          {state.canCancel && <Cancel {...props} label={trans.__('Cancel the move')} />}
+        </>
+      );
+    case 'checking':
+      return (
+        <>
+          <Label
+            mark={<Spinner />}
+            facts={[trans.__('checking what can move…')]}
+            title={state.message}
+          />
+          {state.canCancel && <Cancel {...props} label={trans.__('Cancel the move')} />}
+        </>
+      );
+    case 'recovering':
+      return (
+        <Label mark={<Spinner />} facts={[trans.__('bringing it back…')]} title={state.message} />
+      );
+    case 'consent':
+      return (
+        <Chip
+          {...props}
+          what="state"
+          look="attention"
+          mark={<span className="gpuhub-Bang" aria-hidden="true" />}
+          facts={[consentLabel(state.left.length, state.total, trans)]}
+          title={trans.__('Nothing was moved. Choose what should happen.')}
+          dialogTitle={
+            state.target === 'worker'
+              ? trans.__('Before it moves to the GPU')
+              : trans.__('Before it moves back')
+          }
+        >
+          <ConsentDetails
+            state={state}
+            trans={trans}
+            onMove={actions.moveAnyway}
+            onStay={actions.stay}
+          />
+        </Chip>
+      );
+    case 'moving': {
+      const share =
+        state.bytesTotal && (state.phase === 'saving' || state.phase === 'loading')
+          ? state.bytesDone / state.bytesTotal
+          : null;
+      const facts = movingFacts(state, trans);
+      return (
+        <>
+          <Label
+            mark={
+              <span
+                className={`gpuhub-Arrow ${state.target === 'worker' ? 'gpuhub-mod-up' : 'gpuhub-mod-down'}`}
+                aria-hidden="true"
+              />
+            }
+            facts={compact ? facts.slice(1) : facts}
+            title={state.because ?? state.message}
+          />
+          <Progress share={share} label={trans.__('Progress of the move')} />
+          {state.canCancel && <Cancel {...props} label={trans.__('Cancel the move')} />}
+        </>
+      );
+    }
+    case 'on':
+      return <OnState {...props} state={state} />;
+    case 'warning':
+      return <WarningState {...props} state={state} />;
+    case 'ending':
+      return <EndingState {...props} state={state} />;
+  }
+}
+
+function CpuState(props: IFrame & { state: Extract<SwitchState, { kind: 'cpu' }> }): JSX.Element {
+  const { state, trans, actions, asking } = props;
+  const title = cpuTooltip(state, trans);
+  const choice = state.pools.length > 1 && !state.held;
+  return (
+    <span className="gpuhub-Track-group">
+      <Track
+        on={false}
+        disabled={state.serviceAway || asking}
+        title={title}
+        onClick={() => actions.on()}
+        {...props}
+      />
+      {choice && (
+        <Opener
+          {...props}
+          what="pools"
+          label={trans.__('Choose a kind of GPU')}
+          dialogTitle={trans.__('Which GPU?')}
+        >
+          <PoolChoice
+            pools={state.pools}
+            trans={trans}
+            onChoose={pool => {
+              props.close();
+              actions.on(pool);
+            }}
+          />
+        </Opener>
+      )}
+    </span>
+  );
+}
+
+function OnState(props: IFrame & { state: Extract<SwitchState, { kind: 'on' }> }): JSX.Element {
+  const { state, trans, now, actions, compact } = props;
+  useTick(10_000);
+  const facts: React.ReactNode[] = [gpuName(state.gpu, trans)];
+  if (state.meter && !compact) {
+    facts.push(percent(state.meter.utilisationPercent, trans));
+    facts.push(size(state.meter.memoryBytes, trans));
+  }
+  if (state.since !== null) {
+    facts.push(held(now() - state.since));
+  }
+  const off = trans.__('Move this notebook back to the CPU, with its variables.');
+  return (
+    <span className="gpuhub-Track-group">
+      <Track on disabled={props.asking} title={off} onClick={actions.off} {...props} />
+      <Chip
+        {...props}
+        what="state"
+        facts={facts}
+        title={trans.__('Use, memory and time of your GPU. Click for more.')}
+        dialogTitle={gpuName(state.gpu, trans)}
+      >
+        <GpuDetails {...props} state={state} warning={null} stayedBehind={state.stayedBehind} />
+      </Chip>
+    </span>
+  );
+}
+
+function WarningState(
+  props: IFrame & { state: Extract<SwitchState, { kind: 'warning' }> }
+): JSX.Element {
+  const { state, trans, now, actions, compact } = props;
+  useTick(1000);
+  const { warning } = state;
+  const left = countdown(warning.at - now());
+  const back = compact ? left : trans.__('back to CPU in %1', left);
+  const off = trans.__('Move this notebook back to the CPU, with its variables.');
+  return (
+    <span className="gpuhub-Track-group">
+      <Track on disabled={props.asking} title={off} onClick={actions.off} {...props} />
+      <Chip
+        {...props}
+        what="state"
+        look="warning"
+        mark={<span className="gpuhub-Triangle" aria-hidden="true" />}
+        facts={[warningReason(warning.reason, trans), back]}
+        title={warning.message}
+        dialogTitle={gpuName(state.gpu, trans)}
+      >
+        <GpuDetails {...props} state={state} warning={warning} stayedBehind={[]} />
+      </Chip>
+      {warning.keep.timesLeft > 0 && (
+        <button
+          type="button"
+          className="gpuhub-Keep"
+          disabled={props.asking}
+          title={trans.__('Keep the GPU for %1 more minutes.', warning.keep.minutes)}
+          onClick={actions.keep}
+        >
+          {trans.__('Keep')}
+        </button>
+      )}
+    </span>
+  );
+}
+
+function EndingState(
+  props: IFrame & { state: Extract<SwitchState, { kind: 'ending' }> }
+): JSX.Element {
+  const { state, trans, now } = props;
+  useTick(1000);
+  const facts = [trans.__('saving, then back to CPU')];
+  if (state.deadline !== null && !props.compact) {
+    facts.push(trans.__('%1 left', countdown(state.deadline - now())));
+  }
+  return <Label mark={<Spinner />} facts={facts} title={state.message} />;
+}
+
+function AsideChip(props: IFrame & { aside: IAside }): JSX.Element {
+  const { aside, trans, now, actions } = props;
+  const bad = aside.kind === 'lost' || aside.kind === 'failed' || aside.kind === 'cut';
+  return (
+    <Chip
+      {...props}
+      what={aside.id}
+      look={bad ? 'attention' : 'news'}
+      mark={<span className={bad ? 'gpuhub-Bang' : 'gpuhub-Back'} aria-hidden="true" />}
+      facts={[asideLabel(aside, now(), trans)]}
+      title={aside.message}
+      dialogTitle={asideTitle(aside, trans)}
+    >
+      <AsideDetails
+        aside={aside}
+        trans={trans}
+        now={now}
+        onDismiss={() => {
+          props.close();
+          actions.dismiss(aside);
+        }}
+        onRestore={() => {
+          props.close();
+          actions.restore(aside);
+        }}
+        onChoose={() => {
+          props.close();
+          actions.choose(aside);
+        }}
+        onAgain={() => {
+          props.close();
+          actions.dismiss(aside);
+          actions.on();
+        }}
+      />
+    </Chip>
+  );
+}
+
+/** The switch itself. It shows where the notebook is; a click asks, and changes nothing here. */
+function Track(
+  props: IFrame & {
+    on: boolean | 'unknown';
+    disabled?: boolean;
+    title: string;
+    onClick?: () => void;
+  }
+): JSX.Element {
+  const { on, trans } = props;
+  return (
+    <button
+      type="button"
+      role="switch"
+      className={`gpuhub-Track ${on === 'unknown' ? 'gpuhub-mod-unknown' : ''}`}
+      aria-checked={on === true}
+      aria-label={trans.__('Run on a GPU')}
+      aria-description={props.title}
+      aria-disabled={props.disabled ?? false}
+      title={props.title}
+      onClick={() => {
+        if (!props.disabled) {
+          props.onClick?.();
+        }
+      }}
+    >
+      <span className="gpuhub-Track-label" aria-hidden="true">
+        {trans.__('GPU')}
+      </span>
+      <span className="gpuhub-Track-rail" aria-hidden="true" />
+    </button>
+  );
+}
+
+/** Facts without a pop-over. */
+function Label(props: {
+  mark: React.ReactNode;
+  facts: React.ReactNode[];
+  title: string;
+}): JSX.Element {
+  return (
+    <span className="gpuhub-Label" title={props.title}>
+      {props.mark}
+      <Facts facts={props.facts} />
+    </span>
+  );
+}
+
+/** Facts that open a pop-over. */
+function Chip(
+  props: IFrame & {
+    what: string;
+    look?: 'plain' | 'attention' | 'warning' | 'news';
+    mark?: React.ReactNode;
+    facts: React.ReactNode[];
+    title: string;
+    dialogTitle: string;
+    children: React.ReactNode;
+  }
+): JSX.Element {
+  const [anchor, setAnchor] = React.useState<HTMLButtonElement | null>(null);
+  const isOpen = props.open?.what === props.what;
+  return (
+    <>
+      <button
+        ref={setAnchor}
+        type="button"
+        className={`gpuhub-Chip gpuhub-mod-${props.look ?? 'plain'}`}
+        title={isOpen ? undefined : props.title}
+        aria-haspopup="dialog"
+        aria-expanded={isOpen}
+        onClick={() => props.toggle(props.what)}
+      >
+        {props.mark}
+        <Facts facts={props.facts} />
+        <caretDownEmptyThinIcon.react
+          tag="span"
+          className="gpuhub-Chip-caret"
+          width="10px"
+          aria-hidden="true"
+        />
+      </button>
+      {isOpen && (
+        <Popover
+          anchor={anchor}
+          title={props.dialogTitle}
+          takeFocus={props.open?.byPerson ?? false}
+          onClose={props.close}
+        >
+          {props.children}
+        </Popover>
+      )}
+    </>
+  );
+}
+
+/** A caret alone that opens a pop-over. */
+function Opener(
+  props: IFrame & { what: string; label: string; dialogTitle: string; children: React.ReactNode }
+): JSX.Element {
+  const [anchor, setAnchor] = React.useState<HTMLButtonElement | null>(null);
+  const isOpen = props.open?.what === props.what;
+  return (
+    <>
+      <button
+        ref={setAnchor}
+        type="button"
+        className="gpuhub-Opener"
+        title={props.label}
+        aria-label={props.label}
+        aria-haspopup="dialog"
+        aria-expanded={isOpen}
+        onClick={() => props.toggle(props.what)}
+      >
+        <caretDownEmptyThinIcon.react tag="span" width="10px" aria-hidden="true" />
+      </button>
+      {isOpen && (
+        <Popover anchor={anchor} title={props.dialogTitle} takeFocus onClose={props.close}>
+          {props.children}
+        </Popover>
+      )}
+    </>
+  );
+}
+
+function Cancel(props: IFrame & { label: string }): JSX.Element {
+  return (
+    <button
+      type="button"
+      className="gpuhub-Cancel"
+      title={props.label}
+      aria-label={props.label}
+      disabled={props.asking}
+      onClick={props.actions.cancel}
+    >
+      <closeIcon.react tag="span" width="12px" aria-hidden="true" />
+    </button>
+  );
+}
