@@ -140,7 +140,7 @@ class MemoryBroker:
         """Take a lease back: with a deadline where a worker holds it, at once where it only waits."""
         lease = self.leases[lease_id]
         if lease.state is LeaseState.QUEUED:
-            return await self._over(lease_id, reason)
+            return await self.finish(lease_id, reason)
         if lease.state in (LeaseState.ENDING, LeaseState.ENDED):
             return lease
         deadline = self._now() + timedelta(seconds=self.ending_seconds)
@@ -150,6 +150,11 @@ class MemoryBroker:
         self._spawn(self._enforce(lease_id, deadline))
         return lease
 
+    async def ask(self, user: str, *, gpus: int = 1, server: str = "") -> Lease:
+        """Somebody asks for GPUs, without a server that speaks for him."""
+        wish = LeaseRequest.model_validate({"gpus": gpus, "server": server})
+        return await self._request(wish, None, user)
+
     async def go_away(self, away: bool = True) -> None:
         """Answer nothing but 503 and end all streams, as while it is restarted; False: be there again."""
         self.away = away
@@ -158,9 +163,10 @@ class MemoryBroker:
 
     async def _enforce(self, lease_id: str, deadline: datetime) -> None:
         await asyncio.sleep((deadline - self._now()).total_seconds())
-        await self._over(lease_id)
+        await self.finish(lease_id)
 
-    async def _over(self, lease_id: str, reason: EndReason | None = None) -> Lease:
+    async def finish(self, lease_id: str, reason: EndReason | None = None) -> Lease:
+        """A lease is over: its GPUs are free and go to the next in line."""
         lease = self.leases[lease_id]
         if lease.state is LeaseState.ENDED:
             return lease
@@ -196,7 +202,7 @@ class MemoryBroker:
         try:
             link = await self._start_worker(lease, self._public_keys[lease_id])
         except OSError:
-            await self._over(lease_id, EndReason.FAILED)
+            await self.finish(lease_id, EndReason.FAILED)
             return
         if self.leases[lease_id].state is LeaseState.STARTING:
             name = "simulated GPU"
@@ -313,7 +319,7 @@ class MemoryBroker:
                 done = self.acknowledged[lease.id] = Acknowledge.model_validate(body)
                 if lease.state is LeaseState.ENDING or done.reason is not None:
                     why = EndReason(done.reason) if done.reason and not lease.reason else None
-                    return await self._over(lease.id, why)
+                    return await self.finish(lease.id, why)
                 return lease
         raise errors.NotFound("There is no such thing here.")
 
