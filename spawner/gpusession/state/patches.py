@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _TRAITS = {
-    "shell": ("ast_node_interactivity", "autoawait", "pdb", "xmode", "show_rewritten_input"),
+    "shell": ("ast_node_interactivity", "autoawait", "pdb", "show_rewritten_input"),
 }
 _STANDARD_EXTENSIONS = {"storemagic"}
 
@@ -68,6 +68,7 @@ def _shell(shell: Any) -> Iterator[tuple[str, Any]]:
             for name in ("float_precision", "max_width", "max_seq_length", "pprint")
             if hasattr(plain, name)
         }
+    settings["xmode"] = _mode_of_errors(shell)
     settings["future"] = shell.compile.flags  # from __future__ import … holds for all later cells
     settings["extensions"] = sorted(set(shell.extension_manager.loaded) - _STANDARD_EXTENSIONS)
     inline = [one for one in getattr(shell, "configurables", ()) if type(one).__name__ == "InlineBackend"]
@@ -95,13 +96,17 @@ def _shell(shell: Any) -> Iterator[tuple[str, Any]]:
                 yield f"format:{mime}#{number}", (kind, printer)
 
 
+def _mode_of_errors(shell: Any) -> Any:
+    return getattr(getattr(shell, "InteractiveTB", None), "mode", None)
+
+
 def _restore_shell(shell: Any, name: str, value: Any) -> None:
     del name
     for trait in _TRAITS["shell"]:
         if trait in value and getattr(shell, trait, None) != value[trait]:
             setattr(shell, trait, value[trait])
-            if trait == "xmode":
-                shell.InteractiveTB.set_mode(mode=value[trait])
+    if value["xmode"] is not None and value["xmode"] != _mode_of_errors(shell):
+        shell.InteractiveTB.set_mode(mode=value["xmode"])
     plain = shell.display_formatter.formatters.get("text/plain")
     for trait, setting in value.get("text/plain", {}).items():
         if getattr(plain, trait) != setting:
