@@ -56,15 +56,16 @@ class Codec(Protocol):
         """Called only when ``library`` is loaded."""
 
 
-OWN = {
-    "builtins": "stdlib",
-    "logging": "logs",
-    "numpy": "numpy",
-    "pandas": "pandas",
-    "matplotlib.figure": "matplotlib",
-    "torch": "torch",
-    "cupy": "cupy",
-}
+OWN = (
+    ("builtins", "stdlib"),
+    ("asyncio", "finished"),
+    ("logging", "logs"),
+    ("numpy", "numpy"),
+    ("pandas", "pandas"),
+    ("matplotlib.figure", "matplotlib"),
+    ("torch", "torch"),
+    ("cupy", "cupy"),
+)
 """Library and module of our own codecs: a module is imported only beside its library."""
 
 
@@ -80,7 +81,7 @@ def handlers() -> Iterator[tuple[type, Any]]:
 
 
 def _own() -> Iterator[Codec]:
-    for library, name in OWN.items():
+    for library, name in OWN:
         if library in sys.modules:
             codec: Codec = importlib.import_module(f"{__name__}.{name}").codec
             yield codec
