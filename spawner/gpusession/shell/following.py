@@ -132,6 +132,12 @@ def until_moved(server: Server, screen: Screen, kernel_id: str) -> Data:
     raise AssertionError("unreachable: the stream never ends without an error")
 
 
+def open_notebook(server: Server, status: Data, name: str) -> Data:
+    """As `find_kernel`, asking for each notebook's name as it is now: one may be new, or renamed."""
+    kernels = [server.call("GET", f"kernels/{kernel['id']}") for kernel in status["kernels"]]
+    return find_kernel({"kernels": kernels}, name)
+
+
 def find_kernel(status: Data, name: str) -> Data:
     """Return the open notebook that ``name`` means: its path, its end, or a file of this folder.
 

@@ -22,8 +22,8 @@ from gpusession.shell import codes, texts
 from gpusession.shell.client import Server
 from gpusession.shell.following import (
     Refused,
-    find_kernel,
     now,
+    open_notebook,
     until_active,
     until_moved,
     until_released,
@@ -135,7 +135,7 @@ def on(
     screen, server = Screen.here(as_json=as_json), _server()
     before = server.status()
     if notebook is not None:
-        _move(screen, server, find_kernel(before, notebook), "worker", pool, wait, move_anyway)
+        _move(screen, server, open_notebook(server, before, notebook), "worker", pool, wait, move_anyway)
         return
     had = before.get("lease")
     lease = server.call("POST", "lease", {"pool": pool, "gpus": gpus})
@@ -171,7 +171,7 @@ def off(
     screen, server = Screen.here(as_json=as_json), _server()
     before = server.status()
     if notebook is not None:
-        _move(screen, server, find_kernel(before, notebook), "server", None, wait, move_anyway)
+        _move(screen, server, open_notebook(server, before, notebook), "server", None, wait, move_anyway)
         return
     if before.get("lease") is None:
         screen.say("There is no GPU to release.")
@@ -417,7 +417,7 @@ def restore(
             screen.say("Nothing is saved yet.")
         return
     chosen = _choose(saved, snapshot)
-    kernel = find_kernel(server.status(), notebook or chosen.get("notebook") or "")
+    kernel = open_notebook(server, server.status(), notebook or chosen.get("notebook") or "")
     wish = {"snapshot": chosen["id"], "names": names or None}
     result = server.call("POST", f"kernels/{kernel['id']}/restore", wish)
     if as_json:

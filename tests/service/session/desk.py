@@ -105,7 +105,7 @@ class Desk:
         config.mkdir(exist_ok=True)
         settings: dict[str, Any] = {
             "ServerApp": {
-                "jpserver_extensions": {**{name: False for name in OTHERS}, "gpusession.server": True},
+                "jpserver_extensions": {**dict.fromkeys(OTHERS, False), "gpusession.server": True},
                 "allow_root": True,
                 "base_url": "/user/ann/",
                 "port": self.port,

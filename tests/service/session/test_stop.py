@@ -105,6 +105,7 @@ async def test_a_blocked_jupyter_server_blocks_neither_the_gpu_command_nor_a_mov
     await desk.start(extensions=["sleeper"], PYTHONPATH=str(desk.folder))
     notebook = await desk.open()
     await notebook.run("x = 5")
+    assert (await notebook.status())["notebook"] == "a.ipynb"
     block = asyncio.ensure_future(desk.call("GET", "sleep"))
     await asyncio.sleep(0.3)
     on = await desk.gpu("on", "a.ipynb")
