@@ -87,7 +87,7 @@ class Candidates:
                         if message is not None:
                             self._heard(back, channel, message, own=frames[0] == OWN)
             if back.proven and back.on_proven is not None:
-                back.on_proven, tell = None, back.on_proven
+                tell, back.on_proven = back.on_proven, None
                 tell()
 
     def _heard(self, back: Back, channel: str, message: Message, *, own: bool) -> None:

@@ -25,12 +25,14 @@ from typing import Any, Protocol
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.localinterfaces import is_local_ip
-from jupyter_client.provisioning import KernelProvisionerBase, KernelProvisionerFactory, LocalProvisioner
+from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 
 from gpulease import errors
 from gpusession.kernels import argv as commandline
 from gpusession.kernels import standin
-from gpusession.kernels.autogpu import AutoGpu, wants_gpu
+from gpusession.kernels.autogpu import Asking, AutoGpu, wants_gpu
 from gpusession.kernels.life import death, start
 from gpusession.kernels.ports import Cause, KernelCommand, KernelHost
 from gpusession.kernels.relay import Relay
@@ -43,7 +45,7 @@ NAME = "gpuhub-provisioner"
 POLL_SECONDS = 0.05
 
 
-class Attachable(KernelHost, Protocol):
+class Attachable(KernelHost, Asking, Protocol):
     """What is attached: `gpusession.session.Session`."""
 
     async def call(self, work: Coroutine[Any, Any, Any]) -> Any:

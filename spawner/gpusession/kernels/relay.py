@@ -60,12 +60,14 @@ class Relay:
         """Called on the session's loop when a client asks the kernel to end: its end is no crash."""
         self._backs: dict[RunningKernel, Back] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._own_context = zmq.Context() if context is None else None
+        self._own_context: zmq.Context[Any] | None = None
+        if context is None:
+            context = self._own_context = zmq.Context()
         wire = Wire(key, make_id(), make_id)
         try:
             self._board = Switchboard(
                 kernel_id,
-                context or self._own_context,
+                context,
                 address,
                 wire,
                 budget_bytes=budget_bytes,
@@ -110,13 +112,10 @@ class Relay:
 
         back = await self._do(connect)
         self._backs[candidate] = back
-        answered = asyncio.wrap_future(proven)
+        answered: asyncio.Future[Any] = asyncio.wrap_future(proven)
+        ends: set[asyncio.Future[Any]] = {answered, candidate.exited}
         try:
-            await asyncio.wait(
-                {answered, candidate.exited},
-                timeout=timeout_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(ends, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
             if candidate.exited.done():
                 raise errors.Unavailable("The notebook's new kernel ended while it started.")
             if not answered.done():
@@ -191,11 +190,11 @@ class Relay:
         return await self._do(lambda: self._board.fail_flying(ename, evalue))
 
     async def abort_held(self) -> int:
-        return await self._do(self._board.abort_waiting)
+        return await self._do(self._board.answering.abort_waiting)
 
     async def fail_waiting(self, ename: str, evalue: str) -> None:
         """The first waiting cell fails with this error, the others are aborted."""
-        await self._do(lambda: self._board.fail_waiting(ename, evalue))
+        await self._do(lambda: self._board.answering.fail_waiting(ename, evalue))
 
     async def abandon(self) -> None:
         """The person restarts or ends the kernel: everything asked of it is answered ``aborted``."""
@@ -203,7 +202,7 @@ class Relay:
 
     def say(self, text: str, name: str = "stderr") -> None:
         """Write a line under the cell that runs or waits; kept until there is one. Before later calls."""
-        self._board.call(lambda: self._board.say(text, name))
+        self._board.call(lambda: self._board.answering.say(text, name))
 
     async def interrupt(self) -> None:
         """A person interrupts; what our own agent does at the moment is not hit."""

@@ -11,19 +11,18 @@ five channels belongs in one place, where an order of events can be read from to
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 import zmq
 
-from gpulease import errors
-from gpusession.kernels.admission import DEAD, MOVE, START, WORKER, Admission, Request, request_from
+from gpusession.kernels.admission import DEAD, MOVE, START, WORKER, Admission, request_from
+from gpusession.kernels.answering import Answering
 from gpusession.kernels.answers import ABORTED, Voice, failed
+from gpusession.kernels.boardthread import BoardThread, reject, resolve
 from gpusession.kernels.candidates import Candidates
 from gpusession.kernels.comms import Comms
 from gpusession.kernels.outlet import Outlet
@@ -46,14 +45,11 @@ INTERRUPT_SECONDS = 2.0
 
 CELL_WAITS, SHUTDOWN_ASKED = "cell-waits", "shutdown-asked"
 
-FAILURES = 100
-"""A relay that fails this often in a row ends."""
-
 ANSWERED_KEPT = 4096
 CONTROL_KEPT = 1000
 
 
-class Switchboard(threading.Thread):
+class Switchboard(BoardThread):
     """One kernel's thread. ``front`` is bound when the constructor returns.
 
     ``told`` is called in the thread with `CELL_WAITS` (for a GPU: hold `WORKER`) or `SHUTDOWN_ASKED`.
@@ -69,7 +65,7 @@ class Switchboard(threading.Thread):
         budget_bytes: int,
         told: Callable[[str], None] = lambda event: None,
     ) -> None:
-        super().__init__(name=f"relay-{name}", daemon=True)
+        super().__init__(f"relay-{name}")
         self._wire, self._told = wire, told
         self.front = Front(context, address)
         self.queue = Admission()
@@ -78,92 +74,34 @@ class Switchboard(threading.Thread):
         self.waits_for_input = False
         self.kernel_info: dict[str, Any] | None = None
         self.back: Back | None = None
-        self._poller = zmq.Poller()
         self._own = OwnRequests()
-        self.candidates = Candidates(context, wire, self._poller, self._own)
+        self.candidates = Candidates(context, wire, self.poller, self._own)
         self._outlet = Outlet(self.front.sockets["iopub"], budget_bytes, self._line, time.monotonic)
         self._voice = Voice(wire, self._outlet.publish, self._send_front)
+        self.answering = Answering(self.queue, self._voice)
         self._comms = Comms()
         self._answered: deque[str] = deque(maxlen=ANSWERED_KEPT)
-        self._said: deque[tuple[str, str]] = deque()
         self._control: dict[str, list[bytes]] = {}
         """Requests on control that have no reply yet, as they came."""
         self._interrupt: tuple[str, float] | None = None
         self._published_at = 0.0
         self._busy = False
-        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._closing = self._over = False
-        self._lock = threading.Lock()
         self._landing: list[Future[None]] = []
-        self._poller.register(self._wakeup, zmq.POLLIN)
         for socket in self.front.sockets.values():
-            self._poller.register(socket, zmq.POLLIN)
-
-    # --- from other threads
-
-    def call(self, work: Callable[[], Any]) -> Future[Any]:
-        """Run ``work`` in the thread; `errors.Unavailable` once the relay is closed."""
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._over:
-                future.set_exception(_shut_down())
-                return future
-            self._calls.append((work, future))
-            os.eventfd_write(self._wakeup, 1)
-        return future
-
-    def close(self) -> None:
-        """End the thread and free the address. Idempotent; waits for the thread."""
-        with self._lock:
-            self._closing = True
-            if not self._over:
-                os.eventfd_write(self._wakeup, 1)
-        if self.is_alive():
-            self.join(5)
-        elif not self._over:
-            self._end()
+            self.poller.register(socket, zmq.POLLIN)
 
     # --- the loop
 
-    def run(self) -> None:
-        failures = 0
-        try:
-            while not self._closing and failures < FAILURES:
-                try:
-                    self._turn()
-                    failures = 0
-                except Exception:  # one message that we cannot handle must not end a kernel
-                    failures += 1
-                    log.exception("a relay failed at a message")
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        with self._lock:
-            self._over = True
-            os.close(self._wakeup)
-        for _, future in self._calls:
-            reject(future, _shut_down())
+    def ended(self) -> None:
         for waiting in self._landing:
-            reject(waiting, _shut_down())
+            reject(waiting)
         self._own.fail_all("The notebook's kernel was shut down.")
         self.candidates.close()
         if self.back is not None:
             self.back.close()
         self.front.close()
 
-    def _turn(self) -> None:
-        events = dict(self._poller.poll(self._patience()))
-        if self._wakeup in events:
-            os.eventfd_read(self._wakeup)
-        while self._calls:
-            work, future = self._calls.popleft()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(work())
-                except Exception as error:  # noqa: BLE001 - it belongs to the caller
-                    future.set_exception(error)
+    def turn(self, events: dict[Any, int]) -> None:
         front = self.front.sockets
         for socket, handle in (
             (front["shell"], self._from_client_shell),
@@ -184,8 +122,7 @@ class Switchboard(threading.Thread):
         self._settle()
         self.in_flight = self.queue.in_flight
 
-    def _patience(self) -> int:
-        """Milliseconds to wait for something to happen."""
+    def patience(self) -> int:
         if self._outlet.waiting:
             return 5
         if self._interrupt is not None or self.candidates.probing:
@@ -209,7 +146,7 @@ class Switchboard(threading.Thread):
             return
         self.queue.add(request)
         if request.executes:
-            self._say_waiting()
+            self.answering.say_waiting()
             if WORKER in self.queue.holds:
                 self._told(CELL_WAITS)
 
@@ -242,8 +179,7 @@ class Switchboard(threading.Thread):
         main = self.queue.main
         if main is not None and not main.own:
             return False
-        for request in self.queue.take_waiting(cells_only=True):
-            self._voice.answer(request, ABORTED)
+        self.answering.abort_waiting(cells_only=True)
         return main is not None or self.back is None or self.queue.holds != set()
 
     def _from_client_stdin(self, frames: list[bytes]) -> None:
@@ -337,9 +273,9 @@ class Switchboard(threading.Thread):
             self._voice.answer(request, ABORTED)
         back = self.back
         if back is not None and not self._interrupting():
-            while (request := self.queue.next()) is not None:
-                self._comms.note(request.message)
-                back.send("shell", request.frames)
+            while (following := self.queue.next()) is not None:
+                self._comms.note(following.message)
+                back.send("shell", following.frames)
         if not self.queue.flying:
             landing, self._landing = self._landing, []
             for future in landing:
@@ -405,8 +341,6 @@ class Switchboard(threading.Thread):
         if msg_id in self.queue.flying:
             self._interrupt = (self.send_own("interrupt_request", {}, "control")[0], time.monotonic())
 
-    # --- answers in the kernel's name
-
     def _line(self, text: str, parent: bytes) -> list[bytes]:
         return self._voice.line(text, parent)
 
@@ -417,48 +351,14 @@ class Switchboard(threading.Thread):
         return code
 
     def _answer_flying(self, content: Mapping[str, Any]) -> None:
-        for request in list(self.queue.flying.values()):
-            self.queue.forget(request)
-            if request.own:
-                continue
-            self._answered.append(request.id)
-            if request.replied:
-                self._voice.state("idle", request.header)
-            else:
-                self._voice.answer(request, content, running=True)
+        self._answered.extend(self.answering.flying(content))
         self.waits_for_input = False
-
-    def abort_waiting(self) -> int:
-        """In the thread: answer everything that waits ``aborted``."""
-        taken = self.queue.take_waiting()
-        for request in taken:
-            self._voice.answer(request, ABORTED)
-        return len(taken)
 
     def abandon(self) -> None:
         """In the thread: the person restarts or ends the kernel; nothing that was asked will be done."""
         self._answer_flying(ABORTED)
-        self.abort_waiting()
-        self._said.clear()
-
-    def fail_waiting(self, ename: str, evalue: str) -> None:
-        """In the thread: the first waiting cell fails, the others are aborted."""
-        content: Mapping[str, Any] = failed(ename, evalue)
-        for request in self.queue.take_waiting(cells_only=True):
-            self._voice.answer(request, content)
-            content = ABORTED
-
-    def say(self, text: str, name: str) -> None:
-        """In the thread: a line under the cell that runs or waits first; kept until there is one."""
-        self._said.append((text, name))
-        self._say_waiting()
-
-    def _say_waiting(self) -> None:
-        requests: Iterable[Request] = [*self.queue.flying.values(), *self.queue.waiting]
-        cells = [one for one in requests if one.executes and not one.own]
-        while cells and self._said:
-            text, name = self._said.popleft()
-            self._voice.say(text, cells[0].header, name)
+        self.answering.abort_waiting()
+        self.answering.forget_said()
 
     # --- which process answers
 
@@ -506,17 +406,3 @@ class Switchboard(threading.Thread):
         future: Future[None] = Future()
         self._landing.append(future)
         return future
-
-
-def _shut_down() -> errors.Unavailable:
-    return errors.Unavailable("The notebook's kernel was shut down.")
-
-
-def resolve(future: Future[Any], value: Any) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def reject(future: Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -31,9 +31,19 @@ class Cell:
         return [content["ename"] for kind, content in self.published if kind == "error"]
 
     @property
+    def ename(self) -> str:
+        """The reply's: an interrupt in a cell's first moment has no error output, only a line."""
+        return str(self.replies[0].get("ename"))
+
+    @property
     def status(self) -> str:
         assert len(self.replies) == 1, self.replies
         return str(self.replies[0]["status"])
+
+    @property
+    def runs(self) -> bool:
+        """The kernel has begun: from now on an interrupt reaches it."""
+        return any(kind == "execute_input" for kind, _ in self.published)
 
     @property
     def done(self) -> bool:
