@@ -79,7 +79,10 @@ class Board:
     def _drop(self, record: LeaseRecord) -> None:
         if self.live.pop(record.id, None) is not None and record.granted_at is not None:
             self._closed_spans[record.user] += spans_of([record])
-        self._by_user[record.user].discard(record.id)
+        own = self._by_user[record.user]
+        own.discard(record.id)
+        if not own:
+            del self._by_user[record.user]
         for known in (self.silences, self.places, self.stop_told, self._missing_since):
             known.pop(record.id, None)
         self.countdowns.forget(record.id)

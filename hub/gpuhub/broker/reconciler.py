@@ -73,6 +73,7 @@ class Reconciler:
         self._queue = WorkQueue(clock.monotonic, on_done=self.poke, on_failure=metrics.failed)
         self._offers_at: float | None = None
         self._loaded_at: float | None = None
+        self._started = False
         self._noted_at = clock.monotonic()
 
     def poke(self) -> None:
@@ -153,15 +154,18 @@ class Reconciler:
         now = self._clock.monotonic()
         if self._loaded_at is not None and now - self._loaded_at < RELOAD_SECONDS:
             return
-        if self._loaded_at is None and not self._board.live:
+        if not self._started:
             self._board.take_history(await self._store.history.spans(self._clock.now() - WEEK))
-        stored = await self._store.leases.live()
-        for record in stored:
-            self._board.take(record)
-        for lease_id in self._board.live.keys() - {record.id for record in stored}:
+        stored = {record.id: record for record in await self._store.leases.live()}
+        known = set(self._board.live)
+        for lease_id in stored.keys() & known if self._started else stored:
+            self._board.take(stored[lease_id])
+        # What only one side knows was changed while the other was read: ask again, one by one.
+        for lease_id in stored.keys() ^ known if self._started else ():
             newest = await self._store.leases.get(lease_id)
-            if newest is not None:
+            if newest is not None and (lease_id in self._board.live or not newest.gone):
                 self._board.take(newest)
+        self._started = True
         await self._learn_what_is_typical()
         self._loaded_at = now
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -26,6 +27,7 @@ from gpuhub.core import quota
 from gpuhub.core.lease import LeaseRecord
 from gpuhub.core.policy import ending_seconds
 from gpuhub.store import KeyTaken, Stale, Store
+from gpuhub.telemetry.base import Sample
 from gpuhub.telemetry.sampler import Sampler
 from gpulease import errors
 from gpulease.events import Event
@@ -44,6 +46,8 @@ from gpulease.states import EndReason, LeaseState, Observed, Wanted
 
 USAGE_SECONDS = 600
 MOST_PER_PAGE = 200
+SAME_LOOK_SECONDS = 0.9
+"""Below half of what lies between two looks of the sampler."""
 
 log = logging.getLogger(__name__)
 
@@ -145,19 +149,19 @@ class BrokerService:
             return UsageSeries(times=[], utilisation_percent=[], memory_bytes=[])
         since = max(since, record.granted_at.timestamp())
         until = (record.ended_at or now).timestamp() + 1
-        by_time: dict[int, list[tuple[float, int]]] = {}
-        for device_id in record.device_ids:
-            for sample in self._sampler.history(device_id, since):
-                if sample.at <= until:
-                    by_time.setdefault(round(sample.at), []).append(
-                        (sample.utilisation_percent, sample.memory_bytes)
-                    )
-        whole = {at: found for at, found in sorted(by_time.items()) if len(found) == len(record.device_ids)}
-        return UsageSeries(
-            times=[float(at) for at in whole],
-            utilisation_percent=[sum(use for use, _ in found) / len(found) for found in whole.values()],
-            memory_bytes=[sum(size for _, size in found) for found in whole.values()],
-        )
+        series = [
+            [sample for sample in self._sampler.history(device_id, since) if sample.at <= until]
+            for device_id in record.device_ids
+        ]
+        first, others = (series[0], series[1:]) if series else ([], [])
+        times, use, memory = [], [], []
+        for sample in first:
+            together = [sample, *(near for other in others if (near := _nearest(other, sample.at)))]
+            if len(together) == len(series):
+                times.append(sample.at)
+                use.append(sum(one.utilisation_percent for one in together) / len(together))
+                memory.append(sum(one.memory_bytes for one in together))
+        return UsageSeries(times=times, utilisation_percent=use, memory_bytes=memory)
 
     def events(
         self, actor: Actor, last_event_id: int | None = None, *, everyone: bool = False
@@ -404,6 +408,13 @@ class BrokerService:
             idle_seconds=self._board.silent_seconds(record.id) if active else None,
             link=record.user == actor.user and record.server == actor.server,
         )
+
+
+def _nearest(samples: list[Sample], at: float) -> Sample | None:
+    """Return the sample of the same look: GPUs are asked one after another, within a moment."""
+    index = bisect_left(samples, at - SAME_LOOK_SECONDS, key=lambda sample: sample.at)
+    found = samples[index] if index < len(samples) else None
+    return found if found is not None and found.at <= at + SAME_LOOK_SECONDS else None
 
 
 def _may_manage(actor: Actor) -> None:

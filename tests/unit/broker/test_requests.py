@@ -278,3 +278,15 @@ async def test_the_usage_series_begins_with_the_lease(place: Place) -> None:
     shown = (await place.see(lease)).usage
     assert (shown.utilisation_percent, shown.simulated) == (70, True)
     assert [process.pid for process in shown.processes] == [7]
+
+
+async def test_the_usage_of_several_gpus_is_their_mean_and_their_sum(make_place: MakePlace) -> None:
+    place = await make_place(WorkersThatStart(gpus(2)), gpus_at_once=2)
+    lease = await place.active(gpus=2)
+    place.gpus.utilisation.update({"SIMULATED-0": 100, "SIMULATED-1": 50})
+    place.gpus.processes.update({"SIMULATED-0": {7: 1000}, "SIMULATED-1": {7: 500}})
+    await place.later(10)
+    place.gpus.known.remove("SIMULATED-1")
+    await place.later(10)
+    series = await place.service.usage(ANN, lease.id)
+    assert (series.utilisation_percent, series.memory_bytes) == ([75, 75], [1500, 1500])
