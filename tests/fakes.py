@@ -159,6 +159,20 @@ class NodeVanishes(WorkersThatStart):
         self.pools = tuple(replace(pool, total=0, devices=()) for pool in self.pools)
 
 
+class StartFails(WorkersThatStart):
+    """Its next ``failures`` starts fail."""
+
+    def __init__(self, *pools: PoolOffer, failures: int = 3) -> None:
+        super().__init__(*pools)
+        self.failures = failures
+
+    async def start(self, order: WorkerOrder) -> None:
+        if self.failures > 0:
+            self.failures -= 1
+            raise BackendError("it could not be started now")
+        await super().start(order)
+
+
 class BackendAway(WorkersThatStart):
     """A backend that answers nothing while ``away``; its workers go on meanwhile."""
 

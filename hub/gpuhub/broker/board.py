@@ -7,7 +7,7 @@ snapshot that `gpuhub.core.policy` decides on.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -56,6 +56,8 @@ class Board:
         self._closed_spans: dict[str, list[Span]] = defaultdict(list)
         self._rules: dict[tuple[tuple[str, ...], str], Rules] = {}
         self.places: dict[str, Place] = {}
+        self._pools: dict[str, PoolNow] | None = None
+        self._waiting: Counter[str] | None = None
 
     # --- leases
 
@@ -68,6 +70,7 @@ class Board:
         known = self.live.get(record.id)
         if known is not None and known.revision > record.revision:
             return
+        self._changed()
         if record.gone:
             self._drop(record)
             return
@@ -117,6 +120,7 @@ class Board:
         """Take one observation of all workers."""
         at = self._clock.monotonic()
         self.workers, self._workers_at = seen, at
+        self._changed()
         for lease_id in list(self._missing_since):
             if lease_id in seen or lease_id not in self.live:
                 del self._missing_since[lease_id]
@@ -133,9 +137,20 @@ class Board:
         }
         self.offers = {offer.name: offer for offer in offers} | gone
         self.offers_known = True
+        self._changed()
+
+    def distrust_offers(self) -> None:
+        """The backend does not say which GPUs work: nothing is free until it does."""
+        self.offers_known = False
+        self._changed()
 
     def pools(self) -> dict[str, PoolNow]:
         """Return every pool that is known, with what of it is free."""
+        if self._pools is None:
+            self._pools = self._count_pools()
+        return self._pools
+
+    def _count_pools(self) -> dict[str, PoolNow]:
         taken: dict[str, int] = defaultdict(int)
         devices_taken: set[str] = set()
         for record in self.live.values():
@@ -166,13 +181,15 @@ class Board:
             )
         return found
 
-    def waiting(self) -> dict[str, int]:
+    def waiting(self) -> Mapping[str, int]:
         """Return how many leases wait for each pool."""
-        count: dict[str, int] = defaultdict(int)
-        for record in self.live.values():
-            if record.queued:
-                count[record.pool] += 1
-        return count
+        if self._waiting is None:
+            self._waiting = Counter(record.pool for record in self.live.values() if record.queued)
+        return self._waiting
+
+    def _changed(self) -> None:
+        """Drop what was counted: every reader asks for it, and it takes a walk over all leases."""
+        self._pools = self._waiting = None
 
     # --- telemetry's words
 

@@ -74,6 +74,7 @@ class Reconciler:
         self._offers_at: float | None = None
         self._loaded_at: float | None = None
         self._started = False
+        self._took = 0.0
         self._noted_at = clock.monotonic()
 
     def poke(self) -> None:
@@ -107,8 +108,8 @@ class Reconciler:
         for _ in range(MOST_TURNS):
             began = self._clock.monotonic()
             changed = await self._turn()
-            took = self._clock.monotonic() - began
-            self._metrics.passed(took, self._board.live.values(), self._board.pools().values())
+            self._took = self._clock.monotonic() - began
+            self._metrics.passed(self._took, self._board.live.values(), self._board.pools().values())
             if not changed:
                 return
 
@@ -119,7 +120,8 @@ class Reconciler:
     def _pause(self) -> float:
         states = {record.state for record in self._board.live.values()}
         if states & {LeaseState.STARTING, LeaseState.ENDING, LeaseState.QUEUED}:
-            return BUSY_SECONDS
+            # With thousands in the queue a turn is long: leave the loop to others for longer.
+            return min(CALM_SECONDS, max(BUSY_SECONDS, 4 * self._took))
         return CALM_SECONDS if states else QUIET_SECONDS
 
     # --- one turn
@@ -178,7 +180,7 @@ class Reconciler:
                 self._board.see_offers(await self._backend.offers())
             self._offers_at = now
         except (BackendError, TimeoutError) as error:
-            self._board.offers_known = False
+            self._board.distrust_offers()
             self._metrics.failed("offers")
             log.warning("the backend does not say which GPUs work: %s", error)
 

@@ -11,7 +11,7 @@ from gpulease import errors
 from gpulease.models import Acknowledge
 from gpulease.states import EndReason, LeaseState, Observed, Wanted
 from tests.builders import KEY
-from tests.fakes import BackendAway, WorkerNeverStarts, WorkerNeverStops
+from tests.fakes import StartFails, WorkerNeverStarts, WorkerNeverStops
 from tests.unit.broker.conftest import ANN, BOB, CYD, MakePlace, Place
 
 
@@ -26,14 +26,11 @@ async def test_queue_and_leases_survive_with_their_places(place: Place) -> None:
 
 
 async def test_a_grant_that_was_written_but_not_started_is_started(make_place: MakePlace) -> None:
-    place = await make_place(BackendAway())
+    place = await make_place(StartFails(failures=1))
     lease = await place.ask()
-    place.backend.start = _dies
     await place.broker.reconciler.reconcile()
     assert (await place.store.leases.get(lease.id)).observed is Observed.GRANTED
-    await place.kill()
-    del place.backend.start
-    await place.open()
+    await place.restart()
     await place.turn()
     seen = await place.see(lease)
     assert seen.state is LeaseState.ACTIVE
@@ -167,7 +164,3 @@ async def test_somebody_elses_write_is_never_overwritten(place: Place) -> None:
 
 def order(lease_id: str) -> WorkerOrder:
     return WorkerOrder(lease_id, "ann", "", "simulated", 1, ("SIMULATED-0",), KEY, "secret", 60)
-
-
-async def _dies(_order: WorkerOrder) -> None:
-    raise ConnectionError("the broker was killed in the middle")

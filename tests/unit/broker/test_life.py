@@ -14,6 +14,7 @@ from tests.fakes import (
     START,
     BackendAway,
     NodeVanishes,
+    StartFails,
     WorkerDiesAtStart,
     WorkerNeverStarts,
     WorkerNeverStops,
@@ -220,21 +221,9 @@ async def test_a_backend_that_is_away_ends_nothing(make_place: MakePlace) -> Non
 
 
 async def test_a_start_that_fails_is_tried_again(make_place: MakePlace) -> None:
-    place = await make_place(BackendAway())
-    lease = await place.ask()
-    real = place.backend.start
-    failures = iter(range(3))
-
-    async def start(order):
-        if next(failures, None) is not None:
-            place.backend.away = True
-            try:
-                await real(order)
-            finally:
-                place.backend.away = False
-        await real(order)
-
-    place.backend.start = start
+    place = await make_place(StartFails(failures=3))
+    lease = await place.active()
+    assert lease.state is LeaseState.STARTING
     await place.later(30)
     assert (await place.see(lease)).state is LeaseState.ACTIVE
 
