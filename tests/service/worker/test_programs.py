@@ -145,7 +145,7 @@ async def test_interrupting_works_although_the_worker_was_started_with_nohup(
     program = await link.run([sys.executable, "-c", code], env=worker.env, cwd="/")
     await read_until(program, b"on")
     await program.signal(signal.SIGINT)
-    out, err, status = await all_of(program, None)
+    _, err, status = await all_of(program, None)
     assert status in (130, -signal.SIGINT)
     assert b"KeyboardInterrupt" in err
 

@@ -59,6 +59,10 @@ class RunningWorker:
         }
         arguments = ["--dir", str(self.folder), *(["--listen", listen] if listen else [])]
         command = [sys.executable, "-P", "-m", "gpusession.worker", *arguments]
+        self._spawn(command, environment)
+        await until(self.is_ready, "the worker is ready", 30)
+
+    def _spawn(self, command: list[str], environment: Mapping[str, str]) -> None:
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
                 # As under nohup: what is ignored here must not be ignored by what runs on the worker.
@@ -69,7 +73,6 @@ class RunningWorker:
                 stderr=log,
                 start_new_session=True,
             )
-        await until(self.is_ready, "the worker is ready", 30)
 
     def authorize(self, key: KeyPair) -> None:
         (self.folder / "authorized_key").write_text(key.public + "\n")
