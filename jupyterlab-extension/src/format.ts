@@ -77,7 +77,9 @@ export function fromNow(ms: number, trans: TranslationBundle): string {
   if (minutes < 60) {
     return trans.__('in %1 min', minutes);
   }
-  return trans.__('in %1 h %2 min', Math.floor(minutes / 60), minutes % 60);
+  return minutes % 60 === 0
+    ? trans.__('in %1 h', minutes / 60)
+    : trans.__('in %1 h %2 min', Math.floor(minutes / 60), minutes % 60);
 }
 
 /** "about 6 min", for a wait. */
@@ -98,7 +100,9 @@ export function span(ms: number, trans: TranslationBundle): string {
   if (minutes < 60) {
     return trans.__('%1 min', minutes);
   }
-  return trans.__('%1 h %2 min', Math.floor(minutes / 60), minutes % 60);
+  return minutes % 60 === 0
+    ? trans.__('%1 h', minutes / 60)
+    : trans.__('%1 h %2 min', Math.floor(minutes / 60), minutes % 60);
 }
 
 /** How a GPU is called: "H100", "2 × H100", "simulated GPU". A simulated one always says so. */

@@ -327,6 +327,6 @@ export function savedSummary(
       : trans.__('Saved: %1.', first);
   }
   return more > 0
-    ? trans._n('Back: %2 and %1 more.', 'Back: %2 and %1 more.', more, first)
-    : trans.__('Back: %1.', first);
+    ? trans._n('Back again: %2 and %1 more.', 'Back again: %2 and %1 more.', more, first)
+    : trans.__('Back again: %1.', first);
 }

@@ -1,7 +1,16 @@
 /**
  * The card of the GPU that is held, asked for, or not there yet.
  */
-import { clock, countdown, fromNow, gpuWithMemory, percent, sizePair, span } from '../format';
+import {
+  clock,
+  countdown,
+  fromNow,
+  gpuName,
+  gpuWithMemory,
+  percent,
+  sizePair,
+  span
+} from '../format';
 import type { CardState } from '../shown';
 import { aheadText, estimateText, inLine, locale, residentText, warningSentence } from '../texts';
 import { Chart } from './Chart';
@@ -30,7 +39,7 @@ export function LeaseCard(props: ICardProps): JSX.Element {
         <div className="gpuhub-Card gpuhub-mod-empty">
           <p>{trans.__('No GPU yet.')}</p>
           <p className="gpuhub-mod-secondary">
-            {trans.__('Flip the switch in a notebook’s toolbar, or run gpu on in a terminal.')}
+            {trans.__('Flip the switch in a notebook’s toolbar, or run “gpu on” in a terminal.')}
           </p>
         </div>
       );
@@ -110,7 +119,7 @@ function HeldCard(props: ICardProps & { card: Extract<CardState, { kind: 'held' 
     <div className={`gpuhub-Card ${warning ? 'gpuhub-mod-warning' : ''}`}>
       <h3 className="gpuhub-Card-title">
         <span className="gpuhub-Dot" aria-hidden="true" />
-        <span className="gpuhub-Card-name">{gpuWithMemory(card.gpu, trans)}</span>
+        <span className="gpuhub-Card-name">{gpuName(card.gpu, trans)}</span>
         {card.since !== null && (
           <span
             className="gpuhub-Card-since"
@@ -156,7 +165,6 @@ function HeldCard(props: ICardProps & { card: Extract<CardState, { kind: 'held' 
       ))}
       <div className="gpuhub-Buttons">
         <TextButton
-          kind="warn"
           label={trans.__('Release')}
           title={trans.__('Give the GPU back. Every notebook on it moves back with its variables.')}
           disabled={asking}

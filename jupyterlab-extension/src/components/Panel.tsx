@@ -168,15 +168,15 @@ function Quota(props: { quota: IQuotaShown; now: number; trans: TranslationBundl
   const text = trans.__('%1 of %2 GPU-hours', hours, allowed);
   return (
     <>
+      <span>{trans.__('This week')}</span>
+      <span>{text}</span>
       <span className="gpuhub-Quota">
-        <span>{trans.__('This week')}</span>
         <Meter
           share={allowed > 0 ? (used ?? 0) / allowed : 1}
           label={trans.__('GPU-hours this week')}
           text={text}
           full={(used ?? 0) >= allowed}
         />
-        <span>{text}</span>
       </span>
       {quota.freesAt !== null && (
         <span className="gpuhub-mod-secondary">

@@ -63,6 +63,9 @@ function SavedRow(props: IWithTexts & { one: ISavedState; actions: ISavedActions
   const name = one.notebook?.split('/').pop() ?? trans.__('no notebook');
   const when = clock(one.at, now(), locale(trans));
   const facts = [
+    <time key="at" dateTime={new Date(one.at).toISOString()}>
+      {when}
+    </time>,
     savedReason(one.reason, trans),
     size(one.bytes, trans),
     one.left > 0
@@ -73,11 +76,8 @@ function SavedRow(props: IWithTexts & { one: ISavedState; actions: ISavedActions
   return (
     <li className="gpuhub-Saved-one">
       <div className="gpuhub-Saved-text">
-        <div className="gpuhub-Saved-head">
-          <span className="gpuhub-Saved-name" title={one.notebook ?? undefined}>
-            {name}
-          </span>
-          <time dateTime={new Date(one.at).toISOString()}>{when}</time>
+        <div className="gpuhub-Saved-name" title={one.notebook ?? undefined}>
+          {name}
         </div>
         {one.problem === null ? (
           <div className="gpuhub-mod-secondary">
@@ -85,7 +85,12 @@ function SavedRow(props: IWithTexts & { one: ISavedState; actions: ISavedActions
           </div>
         ) : (
           <div className="gpuhub-Saved-problem">
-            {one.problem || trans.__('Damaged or unfinished: it cannot be restored.')}
+            <Facts
+              facts={[
+                facts[0],
+                one.problem || trans.__('Damaged or unfinished: it cannot be restored.')
+              ]}
+            />
           </div>
         )}
       </div>

@@ -1,7 +1,7 @@
 /**
  * The switch in a notebook's toolbar: shows what is, and opens what one can do about it.
  */
-import { closeIcon, caretDownEmptyThinIcon } from '@jupyterlab/ui-components';
+import { closeIcon, caretDownEmptyIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 import { countdown, gpuName, held, percent, size } from '../format';
 import type { IAside, ISeries, SwitchState } from '../shown';
@@ -452,7 +452,7 @@ function Chip(
       >
         {props.mark}
         <Facts facts={props.facts} />
-        <caretDownEmptyThinIcon.react
+        <caretDownEmptyIcon.react
           tag="span"
           className="gpuhub-Chip-caret"
           width="10px"
@@ -491,7 +491,7 @@ function Opener(
         aria-expanded={isOpen}
         onClick={() => props.toggle(props.what)}
       >
-        <caretDownEmptyThinIcon.react tag="span" width="10px" aria-hidden="true" />
+        <caretDownEmptyIcon.react tag="span" width="10px" aria-hidden="true" />
       </button>
       {isOpen && (
         <Popover anchor={anchor} title={props.dialogTitle} takeFocus onClose={props.close}>

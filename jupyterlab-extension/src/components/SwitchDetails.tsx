@@ -182,7 +182,6 @@ export function GpuDetails(
           }}
         />
         <TextButton
-          kind="warn"
           label={trans.__('Release')}
           title={trans.__('Give the GPU back. Every notebook on it moves back with its variables.')}
           disabled={props.asking}

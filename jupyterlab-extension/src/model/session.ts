@@ -184,6 +184,7 @@ export class SessionModel {
       const kernel = data as KernelStatus;
       this._note(kernel.id);
       this._takeKernel(kernel);
+      this._freshenSnapshots();
       this._tell();
     } else if (event.kind === 'usage') {
       this._takeUsage(data as IUsageEvent);
@@ -256,6 +257,10 @@ export class SessionModel {
 
   private _freshenSnapshots(): void {
     const status = this._status;
+    // A notice that speaks of a saved state wants to say of when it is.
+    this._snapshotsWanted ||= Boolean(
+      status?.kernels.some(kernel => kernel.notices.some(notice => notice.snapshot))
+    );
     if (!status || !this._snapshotsWanted) {
       return;
     }
