@@ -36,6 +36,7 @@ class Request:
     """The agent's, not a client's."""
     replied: bool = False
     idle: bool = False
+    interrupted: bool = False
     half_since: float | None = None
     """When the first of reply and idle came."""
     content: dict[str, Any] = field(default_factory=dict)

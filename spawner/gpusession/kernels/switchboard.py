@@ -36,9 +36,12 @@ log = logging.getLogger(__name__)
 BURST = 500
 """Messages taken from one socket before the others get their turn."""
 
-HALF_SECONDS = 10.0
-"""A request whose reply or idle is missing this long after the other (and after any output) counts as
-done: kernels that are not ours can lose either under load."""
+HALF_SECONDS, REPLY_SECONDS = 10.0, 3.0
+"""A request whose idle (whose reply) is missing this long after the other, and after any output, counts
+as done: kernels that are not ours lose states under load, and IPython's sends no reply when an
+interrupt hits it between two cells."""
+
+NEVER_REPLIED = failed("NoReply", "The kernel did not say how this ended.")
 
 INTERRUPT_SECONDS = 2.0
 """How long the next request waits for an interrupt of ours to be over."""
@@ -178,6 +181,7 @@ class Switchboard(BoardThread):
             return True
         main = self.queue.main
         if main is not None and not main.own:
+            main.interrupted = True
             return False
         self.answering.abort_waiting(cells_only=True)
         return main is not None or self.back is None or self.queue.holds != set()
@@ -296,11 +300,23 @@ class Switchboard(BoardThread):
     def _give_up_halves(self) -> None:
         now = time.monotonic()
         for request in list(self.queue.flying.values()):
-            since = request.half_since
-            if since is not None and now - max(since, self._published_at) > HALF_SECONDS:
-                log.warning("a kernel never finished its answer to %s", request.message.type)
+            if request.half_since is None:
+                continue
+            patience = HALF_SECONDS if request.replied else REPLY_SECONDS
+            if now - max(request.half_since, self._published_at) < patience:
+                continue
+            log.warning("a kernel never finished its answer to %s", request.message.type)
+            if request.own:
                 self.queue.forget(request)
                 self._own.fail(request.id, "The kernel did not answer: it has no agent of ours.")
+            elif request.replied:
+                self.queue.forget(request)
+                self._voice.state("idle", request.header)
+            else:
+                content = NEVER_REPLIED if not request.interrupted else failed("KeyboardInterrupt", "")
+                self._answered.append(request.id)
+                self._voice.reply(request.message, content, "shell")
+                self.queue.reply(request.id, content, now)
 
     def send_own(
         self,
