@@ -189,7 +189,9 @@ class Capture:
         small = [
             (index, (start, stream, len(looks)))
             for index, (looks, stream) in enumerate(ready)
-            if stream is not None and stream.total_bytes < trial.LIMIT_BYTES
+            if stream is not None
+            and stream.total_bytes < trial.LIMIT_BYTES
+            and not any(look.pickler.must_not_try for look in looks)
         ]
         if not small:
             return {}

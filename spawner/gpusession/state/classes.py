@@ -31,6 +31,8 @@ def reduce_class(kind: Any, pickler: StatePickler) -> Any:
     if pickler.kinds.by_reference(kind):
         return NotImplemented
     pickler.by_value = True
+    # What a trial loads is thrown away: an object that cleans up would clean up for real.
+    pickler.must_not_try = pickler.must_not_try or hasattr(kind, "__del__")
     body = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
     slots = kind.__dict__.get("__slots__")
     names: set[str] = set()

@@ -8,6 +8,7 @@ misses it in silence.
 
 from __future__ import annotations
 
+import builtins
 import sys
 import threading
 import types
@@ -162,6 +163,7 @@ def _attached(shell: Any, local: Mapping[str, types.ModuleType]) -> Iterator[tup
                 owners.update({id(one): one for one in list(vars(value).values()) if isinstance(one, type)})
         elif isinstance(value, type):
             owners[id(value)] = value
+    owners[id(builtins)] = builtins
     for owner in owners.values():
         if isinstance(owner, type) and (owner.__module__ == "__main__" or owner.__module__ in local):
             continue

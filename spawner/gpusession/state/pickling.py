@@ -303,6 +303,8 @@ class StatePickler(pickle.Pickler):
         """This stream cannot be used as it is: the object must be pickled once more."""
         self.by_value = False
         """Code of the notebook travels in this stream: loading it may run that code."""
+        self.must_not_try = False
+        """Loading this on trial would have effects beyond the process."""
         self.weak: dict[Any, Any] = {}
         """Weakly held objects that were met in the first look, by id; pieces of memory, by address."""
         self._arrays: dict[int, tuple[Any, list[Any]]] = {}

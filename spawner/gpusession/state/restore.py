@@ -47,14 +47,18 @@ class Restore:
     @contextlib.contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         space = self._shell.user_ns
-        before, folder, path, env = dict(space), os.getcwd(), list(sys.path), dict(os.environ)
+        before, path, env = dict(space), list(sys.path), dict(os.environ)
+        folder = None
+        with contextlib.suppress(OSError):  # it was deleted
+            folder = os.getcwd()
         try:
             yield
         except BaseException:
             space.clear()
             space.update(before)
             with contextlib.suppress(OSError):
-                os.chdir(folder)
+                if folder is not None:
+                    os.chdir(folder)
             sys.path[:] = path
             for name in set(os.environ) - set(env):
                 del os.environ[name]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import decimal
 import linecache
+import locale
 import os
 import random
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,6 +75,8 @@ def _restore_environment(_shell: Any, saved: Any) -> None:
     for name in saved["gone"]:
         os.environ.pop(name, None)
     os.environ.update(saved["changed"])
+    if "TZ" in (*saved["changed"], *saved["gone"]):
+        time.tzset()
 
 
 def _capture_path(_shell: Any) -> Any:
@@ -304,7 +308,64 @@ def _restore_torch_random(_shell: Any, saved: Any) -> None:
             torch.cuda.set_rng_state(torch.from_numpy(state), device)
 
 
+def _capture_interpreter(_shell: Any) -> Any:
+    return {
+        "digits": sys.get_int_max_str_digits(),
+        "switch": sys.getswitchinterval(),
+        "timeout": sys.modules["socket"].getdefaulttimeout() if "socket" in sys.modules else None,
+        "locale": locale.setlocale(locale.LC_ALL),
+    }
+
+
+def _restore_interpreter(_shell: Any, saved: Any) -> None:
+    sys.set_int_max_str_digits(saved["digits"])
+    sys.setswitchinterval(saved["switch"])
+    if saved["timeout"] is not None:
+        import socket
+
+        socket.setdefaulttimeout(saved["timeout"])
+    if locale.setlocale(locale.LC_ALL) != saved["locale"]:
+        locale.setlocale(locale.LC_ALL, saved["locale"])
+
+
+def _capture_sklearn(_shell: Any) -> Any:
+    sklearn = sys.modules.get("sklearn")
+    return sklearn.get_config() if sklearn is not None and hasattr(sklearn, "get_config") else None
+
+
+def _restore_sklearn(_shell: Any, saved: Any) -> None:
+    import sklearn  # type: ignore[import-untyped]
+
+    known = sklearn.get_config()
+    sklearn.set_config(**{name: value for name, value in saved.items() if name in known})
+
+
+def _capture_torch(_shell: Any) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "is_grad_enabled"):
+        return None
+    return {
+        "grad": torch.is_grad_enabled(),
+        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
+    }
+
+
+def _restore_torch(_shell: Any, saved: Any) -> None:
+    import torch
+
+    torch.set_grad_enabled(saved["grad"])
+    torch.set_default_dtype(getattr(torch, saved["dtype"]))
+    torch.use_deterministic_algorithms(saved["deterministic"], warn_only=saved["warn"])
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = saved["cudnn"]
+
+
 LATE = (
+    Surrounding("interpreter", "settings of Python", _capture_interpreter, _restore_interpreter),
+    Surrounding("sklearn", "scikit-learn's settings", _capture_sklearn, _restore_sklearn),
+    Surrounding("torch", "PyTorch's settings", _capture_torch, _restore_torch),
     Surrounding("recursion", "the recursion limit", _capture_recursion, _restore_recursion),
     Surrounding("warnings", "warning filters", _capture_warnings, _restore_warnings),
     Surrounding("decimal", "the decimal context", _capture_decimal, _restore_decimal),

@@ -32,9 +32,8 @@ def test_a_left_variable_says_which_cell_makes_it(first: Shell, snapshots: Path)
 
 
 def test_check_says_what_save_would_and_writes_nothing(first: Shell, snapshots: Path, work: Path) -> None:
-    first.run(
-        "import numpy as np\nbig = np.ones(30_000_000)\ngen = (n for n in big); next(gen)\ndef f(): return big"
-    )
+    first.run("import numpy as np\nbig = np.ones(30_000_000)\ngen = (n for n in big)")
+    first.run("next(gen)\ndef f(): return big")
     began = time.monotonic()
     found = first.handle("check")
     assert time.monotonic() - began < 5
@@ -123,6 +122,15 @@ def test_what_a_trial_does_stays_in_the_trial(first: Shell, snapshots: Path) -> 
     assert first.value("made") == "[]"
 
 
+def test_an_object_that_cleans_up_is_not_loaded_on_trial(first: Shell, snapshots: Path, work: Path) -> None:
+    first.run(
+        "import os\nopen('precious', 'w').close()\nclass Owner:\n"
+        "    def __del__(self): os.unlink('precious')\nowner = Owner()"
+    )
+    first.save(snapshots)
+    assert (work / "precious").exists()
+
+
 def test_a_loader_that_needs_a_name_of_another_component_is_loaded_after_it(
     first: Shell, second: Shell, snapshots: Path
 ) -> None:
@@ -144,6 +152,8 @@ def test_surroundings_travel(first: Shell, second: Shell, snapshots: Path, work:
         "os.environ['MINE'] = '7'; os.environ.pop('HOME')\n"
         "os.chdir('below'); sys.path.insert(0, '/nowhere')\n"
         "random.seed(3); np.random.seed(4); sys.setrecursionlimit(4321)\n"
+        "import sklearn; sklearn.set_config(transform_output='pandas')\n"
+        "import builtins; builtins.twice = lambda x: 2 * x\n"
         "warnings.simplefilter('ignore'); decimal.getcontext().prec = 9\n"
         "logging.basicConfig(filename='log.txt', level=15)\n"
         "logging.warning('one')",
@@ -166,6 +176,7 @@ def test_surroundings_travel(first: Shell, second: Shell, snapshots: Path, work:
     assert second.value(
         "(sys.getrecursionlimit(), warnings.filters[0][0], decimal.getcontext().prec, logging.root.level)"
     ) == ("(4321, 'ignore', 9, 15)")
+    assert second.value("(sklearn.get_config()['transform_output'], twice(4))") == "('pandas', 8)"
     assert second.value("get_ipython().ast_node_interactivity") == "all"
     assert second.value(
         "(get_ipython().InteractiveTB.mode, 'AutoreloadMagics' in get_ipython().magics_manager.registry)"
