@@ -77,6 +77,10 @@ class GpuSession(ExtensionApp):
         env = self._env
         _share_log(app.log)
         loop = app.io_loop.asyncio_loop
+        if "shell_command" not in app.terminado_settings:
+            # Jupyter's default is a login shell, whose /etc/profile takes ``gpu`` off the PATH.
+            shell = [env.get("SHELL") or "/bin/sh"]
+            app.terminado_settings = {**app.terminado_settings, "shell_command": shell}
         folder = own_folder(env.get("GPUHUB_RUNTIME_DIR"), [env.get("XDG_RUNTIME_DIR")])
         self._broker = broker_of(env)
         session = Session(
