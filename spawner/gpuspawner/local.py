@@ -180,6 +180,7 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
             GPUHUB_BROKER_URL=self.broker_url,
             GPUHUB_RUNTIME_DIR=folder,
             GPUHUB_FENCE_SECONDS=str(self.fence_seconds),
+            GPUHUB_SAVE_SECONDS=str(self.save_seconds),
             CUDA_VISIBLE_DEVICES="",
             NVIDIA_VISIBLE_DEVICES="void",
             JUPYTER_DEFAULT_PROVISIONER_NAME="gpuhub-provisioner",
