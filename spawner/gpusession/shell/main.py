@@ -424,8 +424,8 @@ def restore(
         screen.data(result)
         return
     kept = sum(one["verdict"] != "left" for one in result["verdicts"])
-    text = f"{kernel['notebook']}: {kept} variables restored" if kept != 1 else "1 variable restored"
-    screen.say(f"{text}, as of {texts.clock(chosen['created_at'], now())}.")
+    what = "1 variable" if kept == 1 else f"{kept} variables"
+    screen.say(f"{kernel['notebook']}: {what} restored, as of {texts.clock(chosen['created_at'], now())}.")
     for line in texts.verdict_lines(result["verdicts"]):
         screen.say(f"  not restored: {line}")
 
