@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -43,6 +43,12 @@ BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 REFRESH_SECONDS = 60.0
 """How often the whole state is read afresh, whatever the stream said: a net below the events."""
+
+CLOSING = "close "
+"""Tasks of this name are let finish."""
+
+GIVE_KEY_EVERY = 4
+"""At the third of so many attempts to connect our key is given to the broker again."""
 
 CONNECT_SECONDS = 60.0
 """How long an active lease's worker may stay silent before those who wait for it are told."""
@@ -90,6 +96,8 @@ class LeaseKeeper:
         connect: Connect,
         make_id: Callable[[], str],
         chance: Callable[[], float] = random.random,
+        back_off_seconds: Sequence[float] = BACK_OFF_SECONDS,
+        connect_seconds: float = CONNECT_SECONDS,
         on_change: Callable[[], None] = lambda: None,
         on_usage: Callable[[dict[str, Any]], None] = lambda _data: None,
         on_ending: Callable[[Lease], None] = lambda _lease: None,
@@ -97,6 +105,7 @@ class LeaseKeeper:
     ) -> None:
         self._broker, self._server = broker, server
         self._make_key, self._connect, self._make_id, self._chance = make_key, connect, make_id, chance
+        self._back_off_seconds, self._connect_seconds = back_off_seconds, connect_seconds
         self._on_change, self._on_usage = on_change, on_usage
         self._on_ending, self._on_ended = on_ending, on_ended
         self.lease: Lease | None = None
@@ -109,6 +118,8 @@ class LeaseKeeper:
         self.quotas: list[QuotaUse] = []
         self.policy: Policy | None = None
         self._keys: dict[str, KeyPair] = {}
+        self._asked_with: KeyPair | None = None
+        """The key in a request that has not been answered yet."""
         self._told_ending: set[str] = set()
         self._ended: dict[str, Lease] = {}
         self._last_event: int | None = None
@@ -135,9 +146,9 @@ class LeaseKeeper:
                         attempt = 0
                         self._reached(True)
                         self._take(event)
-                except errors.GpuhubError as error:
+                except (errors.GpuhubError, ValueError) as error:
                     if attempt == 1:
-                        log.warning("the broker cannot be followed: %s", error.message)
+                        log.warning("the broker cannot be followed: %s", error)
                     if not isinstance(error, errors.Unavailable):
                         self._reached(False)
                 await self._pause(attempt)
@@ -154,7 +165,10 @@ class LeaseKeeper:
                 attempt = 0
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._poke.wait(), REFRESH_SECONDS)
-            except errors.GpuhubError:
+            except (errors.GpuhubError, ValueError) as error:
+                # ValueError: an answer of another version, or of something that is no broker.
+                if attempt == 1:
+                    log.warning("the broker cannot be asked: %s", error)
                 self._reached(False)
                 await self._pause(attempt)
                 attempt += 1
@@ -168,11 +182,13 @@ class LeaseKeeper:
         mine = [lease for lease in me.leases if lease.server == self._server and lease.user == me.user]
         known = self.lease
         if known is not None and all(lease.id != known.id for lease in mine):
-            with contextlib.suppress(errors.NotFound):
+            try:
                 self._adopt(await broker.lease(known.id))
-            if self.lease is known and known.state is not LeaseState.ENDED:
+            except errors.NotFound:
                 # The broker does not know it any more: it is over, whatever we believed.
-                self._adopt(known.model_copy(update={"state": LeaseState.ENDED, "link": None}))
+                text = "The GPU service does not know this lease any more."
+                over = {"state": LeaseState.ENDED, "link": None, "message": text}
+                self._adopt(known.model_copy(update=over))
         for lease in sorted(mine, key=lambda found: found.created_at):
             self._adopt(lease)
         self._tell()
@@ -221,7 +237,10 @@ class LeaseKeeper:
             self._stop("connect")
             self._stop("key")
             self._on_ended(lease)
-            self._start("close", self._close_link())
+            # Now, not later: the next lease must not find the link of this one.
+            link, self.link, self.trouble = self.link, None, None
+            if link is not None:
+                self._start(f"{CLOSING}{lease.id}", link.close())
             self._poke.set()
         elif lease.state is LeaseState.ENDING:
             self._stop("connect")
@@ -254,7 +273,10 @@ class LeaseKeeper:
     # --- the link
 
     async def _give_key(self, lease_id: str) -> None:
-        pair = self._keys.setdefault(lease_id, self._make_key())
+        if lease_id not in self._keys:
+            # News of a lease can overtake the answer to our request for it, which carried a key already.
+            self._keys[lease_id] = self._asked_with or self._make_key()
+        pair = self._keys[lease_id]
         attempt = 0
         while self.lease is not None and self.lease.id == lease_id:
             try:
@@ -286,10 +308,10 @@ class LeaseKeeper:
                 link = await self._connect(lease.link, self._keys[lease.id])
             except (errors.GpuhubError, OSError, KeyError, TimeoutError) as error:
                 log.info("the worker of lease %s does not answer yet: %s", lease.id, error)
-                if loop.time() - began > CONNECT_SECONDS and self.trouble is None:
+                if loop.time() - began > self._connect_seconds and self.trouble is None:
                     self.trouble = errors.LinkLost("The GPU was granted, but its worker does not answer.")
                     self._tell()
-                if attempt == 2:
+                if attempt % GIVE_KEY_EVERY == 2:
                     # It may have been told an older key than ours.
                     await self._give_key(lease.id)
                 await self._pause(attempt)
@@ -378,15 +400,19 @@ class LeaseKeeper:
     async def _request(self, pool: str | None, gpus: int, say: Callable[[Lease | None], None]) -> Lease:
         broker, key, pair, attempt = self._need(), self._make_id(), self._make_key(), 0
         request = LeaseRequest(pool=pool, gpus=gpus, server=self._server, public_key=pair.public)
-        while True:
-            try:
-                lease = await broker.request(request, key)
-                break
-            except errors.Unavailable:
-                self._reached(False)
-                say(None)
-                await self._pause(attempt)
-                attempt += 1
+        self._asked_with = pair
+        try:
+            while True:
+                try:
+                    lease = await broker.request(request, key)
+                    break
+                except errors.Unavailable:
+                    self._reached(False)
+                    say(None)
+                    await self._pause(attempt)
+                    attempt += 1
+        finally:
+            self._asked_with = None
         self._reached(True)
         self._keys.setdefault(lease.id, pair)
         self._adopt(lease)
@@ -412,7 +438,7 @@ class LeaseKeeper:
     async def acknowledge(self, lease_id: str, done: Acknowledge) -> None:
         """Tell the broker that the worker may stop; asked again until it hears it or knows better."""
         attempt = 0
-        while True:
+        while lease_id not in self._ended:
             try:
                 self._adopt(await self._need().acknowledge(lease_id, done))
                 return
@@ -439,27 +465,31 @@ class LeaseKeeper:
         return self._broker
 
     async def _pause(self, attempt: int) -> None:
-        base = BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)]
+        base = self._back_off_seconds[min(attempt, len(self._back_off_seconds) - 1)]
         await asyncio.sleep(base * (0.75 + 0.5 * self._chance()))
 
     def _running(self) -> set[str]:
         return {name for name, task in self._tasks.items() if not task.done()}
 
     def _start(self, name: str, work: Any) -> None:
-        task = asyncio.create_task(work, name=f"lease-{name}")
+        task = asyncio.create_task(work, name=name)
         task.add_done_callback(_log_failure)
-        self._tasks[name] = task
+        self._tasks = {known: one for known, one in self._tasks.items() if not one.done()} | {name: task}
 
     def _stop(self, name: str) -> None:
         task = self._tasks.get(name)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+            del self._tasks[name]  # the next of this name need not wait until this one has noticed
 
     async def close(self) -> None:
         """Close the link and the connection to the broker; the lease stays as it is."""
         self._closed = True
-        for name in list(self._tasks):
-            self._stop(name)
+        tasks = [task for task in self._tasks.values() if task is not asyncio.current_task()]
+        for task in tasks:
+            if not task.get_name().startswith(CLOSING):
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._close_link()
         if self._broker is not None:
             await self._broker.close()
@@ -467,4 +497,4 @@ class LeaseKeeper:
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        log.error("unexpected failure in %s", task.get_name(), exc_info=task.exception())
+        log.error("unexpected failure in %s of a lease", task.get_name(), exc_info=task.exception())

@@ -321,17 +321,14 @@ class BrokerByHand:
 
     async def _publish(self, lease: Lease) -> Lease:
         self.leases[lease.id] = lease
-        async with self._news:
-            self._events.append(
-                Event(
-                    id=len(self._events) + 1,
-                    kind="lease",
-                    at=now(),
-                    data=lease.model_dump(mode="json"),
-                )
-            )
-            self._news.notify_all()
+        await self.say("lease", lease.model_dump(mode="json"))
         return lease
+
+    async def say(self, kind: Any, data: dict[str, Any]) -> None:
+        """Send an event, whatever is in it."""
+        async with self._news:
+            self._events.append(Event(id=len(self._events) + 1, kind=kind, at=now(), data=data))
+            self._news.notify_all()
 
     async def change(self, lease_id: str, **changes: Any) -> Lease:
         lease = self.leases[lease_id]
