@@ -1,25 +1,22 @@
 """What the processes on the worker find in their environment.
 
 Promises: which GPUs they see is the worker's word, whatever the order said; the secrets of a
-server, should an order carry them, end here.
+server, should an order carry them, end here; the launcher's marks are the worker's, or a process
+here would count as the server's own.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-DEVICES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
+from gpusession.kernels.environment import without_secrets
 
-_DROPPED = re.compile(
-    r"JUPYTERHUB_.*|JPY_.*|CONFIGPROXY_.*|GPUHUB_BROKER_.*|GPUHUB_UNIT.*|GPUHUB_.*(TOKEN|SECRET|PASSWORD).*"
-)
-"""Of hub and broker, and the launcher's marks: with a server's mark a process would count as its own."""
+DEVICES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
 
 def on_worker(ordered: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a process: ``ordered``, with what is the worker's from ``own``."""
-    found = {name: value for name, value in ordered.items() if not _DROPPED.fullmatch(name)}
+    found = without_secrets(ordered)
     for name in DEVICES:
         found.pop(name, None)
     found.update(

@@ -19,6 +19,7 @@ from jupyter_client.session import Session
 
 from gpulease import errors
 from gpusession.kernels.ports import CHANNELS, LINK_LOST, RunningKernel
+from gpusession.state.store import SnapshotStore
 from gpusession.worker.far import FarKernel
 from gpusession.worker.link import WorkerConnection
 from tests.service.worker.worker_process import (
@@ -272,14 +273,18 @@ async def test_a_kernel_of_a_killed_worker_still_saves_itself(
     await until(lambda: not worker.left(), "nothing is left")
 
 
-async def test_a_worker_that_stands_still_is_noticed_by_its_silence(
-    worker: RunningWorker, link: WorkerConnection
-) -> None:
-    kernel = await start(worker, link, SAVES)
-    os.kill(worker.pid, signal.SIGSTOP)
-    async with asyncio.timeout(20):
-        await link.lost
-        assert await kernel.exited == LINK_LOST
+async def test_a_worker_that_stands_still_is_noticed_by_its_silence_and_counts_it_when_it_wakes() -> None:
+    async with running_worker(fence=8) as worker:
+        link = await worker.connect()
+        kernel = await start(worker, link, SAVES)
+        os.kill(worker.pid, signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            await link.lost
+            assert await kernel.exited == LINK_LOST
+        assert worker.left()
+        os.kill(worker.pid, signal.SIGCONT)
+        # The server began to count when it lost the link: so must the worker, not when it woke up.
+        await until(lambda: not worker.left(), "its kernel has ended", 3)
 
 
 # --- losing the server: the fence
@@ -438,3 +443,25 @@ async def test_a_worker_collects_the_orphans_that_have_ended(
     for _ in range(3):
         await all_of(await link.run(["sh", "-c", "(setsid sleep 0.1 &)"], env=worker.env, cwd="/"))
     await until(lambda: psutil.Process(worker.pid).children() == [], "no zombie is left")
+
+
+async def test_a_notebook_kernel_saves_its_variables_when_the_worker_ends(
+    worker: RunningWorker, link: WorkerConnection
+) -> None:
+    env = {**worker.env, "GPUHUB_SNAPSHOTS": str(worker.home / "snapshots"), "GPUHUB_KERNEL_ID": "kernel-1"}
+    argv = (sys.executable, "-P", "-m", "gpusession.kernels.ipython", "-f", "{connection_file}")
+    command = worker.command("", argv=argv, env=env)
+    kernel = await link.place.start_kernel(command)
+    client = Client(kernel, command.key)
+    try:
+        await client.live()
+        await client.run("kept = [1, 2, 3]")
+        worker.family()
+        os.kill(worker.pid, signal.SIGTERM)
+        assert await worker.ended() == 0
+    finally:
+        client.close()
+    (saved,) = SnapshotStore(worker.home / "snapshots").list()
+    assert (saved.reason, saved.kernel, saved.complete) == ("worker-stop", "kernel-1", True)
+    assert "kept" in {one.name for one in saved.verdicts}
+    await until(lambda: not worker.left(), "nothing is left", 2)

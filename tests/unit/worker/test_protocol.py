@@ -131,12 +131,12 @@ def test_without_devices_of_its_own_a_worker_gives_none_away() -> None:
     "name",
     [
         "JUPYTERHUB_API_TOKEN",
-        "JUPYTERHUB_SERVICE_PREFIX",
+        "JUPYTER_TOKEN",
         "JPY_API_TOKEN",
         "CONFIGPROXY_AUTH_TOKEN",
         "GPUHUB_BROKER_TOKEN",
         "GPUHUB_BROKER_URL",
-        "GPUHUB_ANY_SECRET_OF_OURS",
+        "GPUHUB_OUR_SECRET",
         "GPUHUB_UNIT",
         "GPUHUB_UNIT_RUN",
     ],
@@ -145,7 +145,9 @@ def test_a_servers_secrets_and_marks_do_not_reach_the_worker(name: str) -> None:
     assert on_worker({name: "x"}, {}) == {}
 
 
-@pytest.mark.parametrize("name", ["PATH", "HF_TOKEN", "WANDB_API_KEY", "GPUHUB_KERNEL_NAME", "HOME"])
+@pytest.mark.parametrize(
+    "name", ["PATH", "HF_TOKEN", "WANDB_API_KEY", "GPUHUB_KERNEL_NAME", "JUPYTERHUB_USER", "HOME"]
+)
 def test_a_persons_own_variables_do(name: str) -> None:
     assert on_worker({name: "x"}, {}) == {name: "x"}
 
