@@ -146,7 +146,6 @@ REFUSED: dict[str, tuple[str, str]] = {
     "builtins.async_generator": _RUNNING,
     "builtins.async_generator_asend": _RUNNING,
     "builtins.coroutine_wrapper": _RUNNING,
-    "contextlib._GeneratorContextManagerBase": _RUNNING,
     "builtins.frame": _FRAME,
     "builtins.traceback": _FRAME,
     "weakref.finalize": ("It is tied to the end of an object of this process.", AGAIN),

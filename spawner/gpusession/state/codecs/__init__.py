@@ -58,7 +58,7 @@ class Codec(Protocol):
 
 OWN = (
     ("builtins", "stdlib"),
-    ("asyncio", "finished"),
+    ("builtins", "finished"),
     ("logging", "logs"),
     ("numpy", "numpy"),
     ("pandas", "pandas"),
