@@ -65,7 +65,7 @@ class HerePlace:
         cwd = _folder(command.cwd)
         folder = _own_folder(self._runtime)
         try:
-            files = lay_out(folder, command.key, command.kernel_id)
+            files = lay_out(folder, command.key, command.kernel_id, transport=command.transport)
             argv = [part.replace("{connection_file}", str(files.connection_file)) for part in command.argv]
             process = await start_process(argv, env=self._environment(command.env), cwd=cwd, log=self._log)
         except (OSError, ValueError) as error:

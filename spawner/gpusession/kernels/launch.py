@@ -20,11 +20,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gpusession.kernels import initprocess
 
 PATH_BYTES = 107
 """The longest path of a Unix socket (108 bytes in all, one of them the end)."""
+
+LOOPBACK = "127.0.0.1"
 
 ORDER = ("shell", "iopub", "stdin", "hb", "control")
 
@@ -40,22 +43,30 @@ class KernelFiles:
     """ZeroMQ addresses by channel."""
 
 
-def lay_out(folder: Path, key: bytes, kernel_name: str) -> KernelFiles:
+def lay_out(
+    folder: Path, key: bytes, kernel_name: str, *, transport: Literal["ipc", "tcp"] = "ipc"
+) -> KernelFiles:
     """Make ``folder`` (0700: it is what keeps others out) and the connection file in it (0600).
 
-    Raises ValueError when the folder's path is too long for sockets.
+    Raises ValueError when the folder's path is too long for sockets. ``tcp`` is for kernels that
+    cannot do ipc: ports of this machine that are free at the moment, as Jupyter itself chooses them.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    stem = folder / "k"
-    ports = {channel: number for number, channel in enumerate(ORDER, 1)}
-    longest = f"{stem}-{len(ORDER)}"
-    if len(os.fsencode(longest)) > PATH_BYTES:
-        raise ValueError(f"the path of a kernel's sockets is longer than {PATH_BYTES} bytes: {longest}")
+    stem = str(folder / "k")
+    if transport == "tcp":
+        ip, ports = LOOPBACK, dict(zip(ORDER, _free_ports(len(ORDER)), strict=True))
+        channels = {channel: f"tcp://{ip}:{port}" for channel, port in ports.items()}
+    else:
+        ip, ports = stem, {channel: number for number, channel in enumerate(ORDER, 1)}
+        channels = {channel: f"ipc://{stem}-{number}" for channel, number in ports.items()}
+        longest = f"{stem}-{len(ORDER)}"
+        if len(os.fsencode(longest)) > PATH_BYTES:
+            raise ValueError(f"the path of a kernel's sockets is longer than {PATH_BYTES} bytes: {longest}")
     info = {
         **{f"{channel}_port": number for channel, number in ports.items()},
-        "transport": "ipc",
-        "ip": str(stem),
+        "transport": transport,
+        "ip": ip,
         "key": key.decode("ascii"),
         "signature_scheme": "hmac-sha256",
         "kernel_name": kernel_name,
@@ -65,7 +76,13 @@ def lay_out(folder: Path, key: bytes, kernel_name: str) -> KernelFiles:
     with open(handle, "w", encoding="utf-8") as stream:
         json.dump(info, stream)
     file.chmod(0o600)
-    return KernelFiles(file, {channel: f"ipc://{stem}-{number}" for channel, number in ports.items()})
+    return KernelFiles(file, channels)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        bound = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in bound]
 
 
 async def start_process(

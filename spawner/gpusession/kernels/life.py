@@ -8,12 +8,19 @@ state; a process that never answers is ended; a kernel that moves or is being re
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import logging
 import time
 
 from gpulease import errors
 from gpusession.kernels.move import START_SECONDS
 from gpusession.kernels.ports import Cause, KernelCommand, KernelHost, RunningKernel
 from gpusession.kernels.relay import Relay
+
+log = logging.getLogger(__name__)
+
+FOREIGN_START_SECONDS = 30.0
+"""Kernels of other languages may take long to compile themselves, and may never answer on Unix sockets."""
 
 NEWS_SECONDS = 0.3
 """How long after a process's end the session may take to say that it recovers the kernel."""
@@ -22,25 +29,40 @@ SETTLE_SECONDS = 30.0
 """How long a restart waits for a move of the kernel to end."""
 
 
-async def start(relay: Relay, host: KernelHost, command: KernelCommand, cause: Cause) -> None:
-    """Start a process behind the relay. On the session's loop. Raises GpuhubError, TimeoutError."""
+async def start(relay: Relay, host: KernelHost, command: KernelCommand, cause: Cause) -> KernelCommand:
+    """Start a process behind the relay; return the command that worked. On the session's loop.
+
+    Raises GpuhubError, TimeoutError.
+    """
     if cause != "start":
         await _settled(host, command.kernel_id)
         await relay.hold_start()
     try:
-        process = await _start(host, command)
         try:
-            await relay.prove(process, START_SECONDS)
-            await relay.switch(process, anew=True)
-        except BaseException:
-            await asyncio.shield(process.kill())
-            raise
+            await _start(relay, host, command)
+        except (errors.Unavailable, TimeoutError):
+            if command.agent or command.transport == "tcp":
+                raise
+            log.info("kernel %s does not answer on Unix sockets; trying TCP", command.kernel_id)
+            command = dataclasses.replace(command, transport="tcp")
+            await _start(relay, host, command)
         await host.launched(relay, command, cause)
     finally:
         await relay.started()
+    return command
 
 
-async def _start(host: KernelHost, command: KernelCommand) -> RunningKernel:
+async def _start(relay: Relay, host: KernelHost, command: KernelCommand) -> None:
+    process = await _process(host, command)
+    try:
+        await relay.prove(process, START_SECONDS if command.agent else FOREIGN_START_SECONDS)
+        await relay.switch(process, anew=True)
+    except BaseException:
+        await asyncio.shield(process.kill())
+        raise
+
+
+async def _process(host: KernelHost, command: KernelCommand) -> RunningKernel:
     try:
         return await host.place_for(command.kernel_id).start_kernel(command)
     except errors.LinkLost:

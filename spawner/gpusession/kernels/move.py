@@ -168,6 +168,13 @@ class MoveRun:
 
     async def _steps(self) -> None:
         plan, endpoint = self._plan, self._plan.endpoint
+        if plan.target == "worker" and plan.command.transport == "tcp":
+            raise _Stop(
+                "refused",
+                f"This {plan.command.language} kernel runs beside the server only: it cannot be reached "
+                "through the connection to a GPU.",
+                code=errors.Conflict.code,
+            )
         if not plan.carries_state and not self._consent and plan.asked:
             raise _Stop(
                 "refused",

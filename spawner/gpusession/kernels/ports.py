@@ -38,6 +38,8 @@ class KernelCommand:
     language: str = "python"
     agent: bool = True
     """Our agent will be inside. A Python without it (a foreign environment) starts anew when it moves."""
+    transport: Literal["ipc", "tcp"] = "ipc"
+    """tcp: a kernel that cannot listen on Unix sockets. It runs beside the server only."""
 
 
 class RunningKernel(Protocol):

@@ -20,7 +20,7 @@ import signal
 import uuid
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import zmq
 from jupyter_client.connect import KernelConnectionInfo
@@ -88,6 +88,8 @@ class GpuProvisioner(LocalProvisioner):
     """A person shuts it down or restarts it."""
     _death_reported = False
     _failed: int | None = None
+    _transport: Literal["ipc", "tcp"] = "ipc"
+    """What its processes turned out to speak."""
 
     # --- starting
 
@@ -135,7 +137,8 @@ class GpuProvisioner(LocalProvisioner):
         try:
             if cause == "start" and wants_gpu(self.kernel_spec):
                 self._auto = AutoGpu(relay, self._session)
-            await self._session.call(start(relay, self._session, command, cause))
+            done = await self._session.call(start(relay, self._session, command, cause))
+            self._transport = done.transport
             if cause == "start" and self._auto is not None:
                 await self._session.call(self._auto.begin())
         except (errors.GpuhubError, OSError, TimeoutError) as error:
@@ -172,6 +175,7 @@ class GpuProvisioner(LocalProvisioner):
             key=self.parent.session.key,
             language=self.kernel_spec.language or "",
             agent=agent,
+            transport=self._transport,
         )
 
     async def _give_up(self) -> None:
