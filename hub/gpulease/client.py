@@ -106,6 +106,10 @@ class BrokerClient:
         """Answer a warning. Raises KeepUsedUp, LeaseOver."""
         return Lease.model_validate(await self._call("POST", f"/leases/{lease_id}/keep"))
 
+    async def hint_cell(self, lease_id: str, running: bool) -> None:
+        """Say whether a cell runs on the lease's worker; it is forgotten after a minute and a half."""
+        await self._call("PUT", f"/leases/{lease_id}/cell", json={"running": running})
+
     async def release(self, lease_id: str) -> Lease:
         return Lease.model_validate(await self._call("DELETE", f"/leases/{lease_id}"))
 

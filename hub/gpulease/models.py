@@ -178,6 +178,16 @@ class Lease(Outgoing):
     idle_seconds: float | None = Field(None, description="Silence of the GPUs so far. None: not known.")
 
 
+class CellHint(Incoming):
+    """Whether a cell runs on the worker: the server says so every half minute while one does.
+
+    A hint: it keeps a silent GPU from being taken in the middle of a cell while nobody waits for it
+    (and for `busy_cell_grace_minutes` when somebody does), nothing more.
+    """
+
+    running: bool
+
+
 class KernelReturn(Incoming):
     """How one kernel came back from the worker."""
 

@@ -32,6 +32,7 @@ from gpulease.events import encode
 from gpulease.models import (
     MAX_BODY_BYTES,
     Acknowledge,
+    CellHint,
     Device,
     Ending,
     Keep,
@@ -306,6 +307,9 @@ class MemoryBroker:
             case "PUT", "key":
                 self._public_keys[lease.id] = LinkKey.model_validate(body).public_key
                 return await self._change(lease.id, needs_key=False)
+            case "PUT", "cell":
+                CellHint.model_validate(body)
+                return lease
             case "POST", "keep":
                 if lease.state is not LeaseState.ACTIVE:
                     raise errors.LeaseOver("This lease has ended or is ending.")

@@ -83,6 +83,8 @@ class Parts:
     now: Callable[[], datetime]
     make_id: Callable[[], str]
     fence_seconds: float = 60.0
+    cell_hint_seconds: float = 5.0
+    """How often the broker hears that a cell runs on the GPU: often, so that a warning is called off soon."""
 
 
 class Session(OwnLoop):
@@ -111,6 +113,7 @@ class Session(OwnLoop):
         await super().begin()
         self._build()
         self.spawn(self.keeper.run(), "follow")
+        self.spawn(self._hint_cells(), "cells")
         self.spawn(self._measure(), "measure")
 
     async def finish(self) -> None:
@@ -314,6 +317,21 @@ class Session(OwnLoop):
 
     def _lease_ended(self, lease: Lease) -> None:
         self._for_flips.discard(lease.id)
+
+    async def _hint_cells(self) -> None:
+        """Say that a cell runs on the GPU, again and again while one does, and once that none does."""
+        said = False
+        while True:
+            await asyncio.sleep(self._parts.cell_hint_seconds)
+            running = any(
+                kernel.placement == "worker"
+                and kernel.endpoint.in_flight is not None
+                and not kernel.endpoint.waits_for_input
+                for kernel in self.kernels.values()
+            )
+            if running or said:
+                await self.keeper.hint_cell(running)
+            said = running
 
     async def gpu_on(self, pool: str | None, gpus: int = 1) -> Lease:
         """Ask for a lease without moving a kernel; it stays until it is released or taken."""

@@ -11,6 +11,7 @@ from gpuhub.api.parts import PartsHere
 from gpulease.errors import BadRequest, NotAllowed, NotFound
 from gpulease.models import (
     Acknowledge,
+    CellHint,
     IdempotencyKey,
     Lease,
     LeaseList,
@@ -95,6 +96,12 @@ async def release_lease(actor: ManagerHere, here: PartsHere, lease_id: LeaseId) 
 async def keep_lease(actor: ManagerHere, here: PartsHere, lease_id: LeaseId) -> Lease:
     """Answer the warning that the GPU is idle, within the policy's bounds."""
     return await here.broker.keep(actor, known_form(lease_id))
+
+
+@router.put("/leases/{lease_id}/cell", operation_id="hintCell", status_code=204)
+async def hint_cell(actor: ManagerHere, here: PartsHere, lease_id: LeaseId, hint: CellHint) -> None:
+    """The server's word that a cell runs there: while nobody waits, it is not cut for a silent GPU."""
+    await here.broker.hint_cell(actor, known_form(lease_id), hint.running)
 
 
 @router.put("/leases/{lease_id}/key", operation_id="setLeaseKey")

@@ -24,6 +24,9 @@ from gpuhub.core.snapshot import Held, PoolNow, Queued, Snapshot, WorkerNow, Wor
 from gpuhub.telemetry.base import Sample
 from gpulease.states import Observed, Wanted
 
+CELL_HINT_SECONDS = 90.0
+"""How long a server's word that a cell runs is believed: it repeats it every half minute."""
+
 _PHASES: dict[Phase, WorkerPhase] = {
     Phase.STARTING: "starting",
     Phase.READY: "ready",
@@ -53,6 +56,7 @@ class Board:
         self.pending_orders: set[str] = set()
         self.silences: dict[str, Silence] = {}
         self._samples: dict[str, tuple[float, Sample]] = {}
+        self._cells: dict[str, float] = {}
         self._closed_spans: dict[str, list[Span]] = defaultdict(list)
         self._rules: dict[tuple[tuple[str, ...], str], Rules] = {}
         self.places: dict[str, Place] = {}
@@ -86,7 +90,7 @@ class Board:
         own.discard(record.id)
         if not own:
             del self._by_user[record.user]
-        for known in (self.silences, self.places, self.stop_told, self._missing_since):
+        for known in (self.silences, self.places, self.stop_told, self._missing_since, self._cells):
             known.pop(record.id, None)
         self.countdowns.forget(record.id)
 
@@ -113,6 +117,17 @@ class Board:
         if user in self._closed_spans:
             self._closed_spans[user] = closed
         return WeekUse((*closed, *spans_of(self.of_user(user))))
+
+    def hear_cell(self, lease_id: str, running: bool) -> None:
+        """Take a server's word about whether a cell runs on its worker."""
+        if running and lease_id in self.live:
+            self._cells[lease_id] = self._clock.monotonic()
+        else:
+            self._cells.pop(lease_id, None)
+
+    def _cell_runs(self, lease_id: str) -> bool:
+        heard = self._cells.get(lease_id)
+        return heard is not None and self._clock.monotonic() - heard <= CELL_HINT_SECONDS
 
     # --- the backend's words
 
@@ -266,6 +281,7 @@ class Board:
             kept_for_seconds=max(0.0, left(record.id, "kept", record.kept_until) or 0.0),
             silent_seconds=None if silence is None else silence.silent_seconds(at),
             resident_bytes=None if silence is None else silence.resident_bytes(at),
+            cell_running=self._cell_runs(record.id),
             server_gone=self._server_gone(record),
         )
 

@@ -325,6 +325,13 @@ class BrokerService:
 
         return await self._change(actor, lease_id, changes)
 
+    async def hint_cell(self, actor: Actor, lease_id: str, running: bool) -> None:
+        """Remember for a while whether a cell runs on the worker. Raises NotFound, NotAllowed."""
+        record = await self._find(actor, lease_id)
+        if actor.server is not None and actor.server != record.server:
+            raise errors.NotAllowed("This lease belongs to another server of yours.")
+        self._board.hear_cell(lease_id, running)
+
     async def release(self, actor: Actor, lease_id: str) -> Lease:
         """Begin the end; a queued lease is cancelled; what ends or has ended stays as it is.
 

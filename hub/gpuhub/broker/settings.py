@@ -83,6 +83,11 @@ KEEP_TIMES = (
     "halves of an hour are enough for most meetings. Raise it with care: others wait; 0 switches Keep "
     "off."
 )
+BUSY_CELL = (
+    "Minutes. A cell that runs on a silent GPU (it loads data, or computes on the CPU) is interrupted for "
+    "idleness only when somebody waits for such a GPU and the silence has lasted this long. 30 leaves time "
+    "to read a large data set. Raise it for slow storage; lower it where many wait."
+)
 LONGEST = (
     "Hours from the grant to the latest end, whatever runs. 12 is a night's training. Raise it, also by"
     " group, for long trainings; lower it for fairness in classes; null: no end."
@@ -138,6 +143,7 @@ class PoolPolicy(_Model):
     warn_seconds: Seconds | None = Field(default=None, description=WARN)
     keep_minutes: int | None = Field(default=None, ge=0, le=24 * 60, description=KEEP_MINUTES)
     keep_times: int | None = Field(default=None, ge=0, le=1000, description=KEEP_TIMES)
+    busy_cell_grace_minutes: int | None = Field(default=None, ge=0, le=7 * 24 * 60, description=BUSY_CELL)
     longest_lease_hours: Hours | None = Field(default=None, description=LONGEST)
     ending_deadline_seconds: Seconds | None = Field(default=None, description=DEADLINE)
     worker_grace_seconds: Seconds | None = Field(default=None, description=GRACE)
@@ -167,6 +173,7 @@ class PolicySettings(_Model):
     warn_seconds: Seconds = Field(default=300, description=WARN)
     keep_minutes: int = Field(default=30, ge=0, le=24 * 60, description=KEEP_MINUTES)
     keep_times: int = Field(default=2, ge=0, le=1000, description=KEEP_TIMES)
+    busy_cell_grace_minutes: int = Field(default=30, ge=0, le=7 * 24 * 60, description=BUSY_CELL)
     longest_lease_hours: Hours | None = Field(default=12.0, description=LONGEST)
     gpus_at_once: int | None = Field(default=1, ge=0, description=AT_ONCE)
     leases_at_once: int = Field(default=10, ge=0, description=LEASES)

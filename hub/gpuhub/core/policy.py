@@ -96,12 +96,13 @@ Decision = Grant | StartWorker | Activate | Warn | Unwarn | End | StopWorker | C
 def decide(snapshot: Snapshot, now: datetime) -> list[Decision]:
     """Return what should happen now."""
     holding = held_by_person(snapshot.held)
+    waited_for = frozenset(queued.record.pool for queued in snapshot.queued if not queued.server_gone)
     decisions: list[Decision] = []
     for held in snapshot.held:
         if held.record.wanted is Wanted.RELEASED:
             decision = _leaving(held)
         else:
-            decision = _lives(held, now) or _should_end(held, snapshot, holding, now)
+            decision = _lives(held, now) or _should_end(held, snapshot, holding, waited_for, now)
         if decision is not None:
             decisions.append(decision)
     for queued in snapshot.queued:
@@ -201,7 +202,9 @@ class _Candidate:
     in_seconds: float
 
 
-def _should_end(held: Held, snapshot: Snapshot, holding: dict[str, int], now: datetime) -> Decision | None:
+def _should_end(
+    held: Held, snapshot: Snapshot, holding: dict[str, int], waited_for: frozenset[str], now: datetime
+) -> Decision | None:
     """An active lease: its longest time, its owner's hours, its silence. The earliest end counts.
 
     Nothing ends without a warning before it, also after the broker was away for hours.
@@ -215,9 +218,9 @@ def _should_end(held: Held, snapshot: Snapshot, holding: dict[str, int], now: da
     hours_left = week_ends_in_seconds(rules, snapshot.week.get(record.user), holding[record.user], now)
     if hours_left is not None:
         found.append(_Candidate(EndReason.QUOTA, hours_left))
-    if held.silent_seconds is not None:
-        silent_for = rules.idle_after_seconds + rules.warn_seconds - held.silent_seconds
-        found.append(_Candidate(EndReason.IDLE, max(silent_for, held.kept_for_seconds)))
+    idle_in = _idle_in_seconds(held, record.pool in waited_for)
+    if idle_in is not None:
+        found.append(_Candidate(EndReason.IDLE, idle_in))
     near = [one for one in found if one.in_seconds <= rules.warn_seconds]
     warned = record.warned
     if not near:
@@ -230,6 +233,23 @@ def _should_end(held: Held, snapshot: Snapshot, holding: dict[str, int], now: da
     if held.warned_in_seconds is not None and held.warned_in_seconds <= 0:
         return End(record.id, warned.reason, now + timedelta(seconds=ending_seconds(held)))
     return None
+
+
+def _idle_in_seconds(held: Held, somebody_waits: bool) -> float | None:
+    """Return when it ends for its silence, if it stays silent; None: it does not.
+
+    A running cell is not interrupted for idleness, except when somebody waits for such a GPU and the
+    cell has used none for `busy_cell_grace_minutes`.
+    """
+    if held.silent_seconds is None:
+        return None
+    rules = held.rules
+    after = float(rules.idle_after_seconds)
+    if held.cell_running:
+        if not somebody_waits:
+            return None
+        after = max(after, rules.busy_cell_grace_minutes * 60.0)
+    return max(after + rules.warn_seconds - held.silent_seconds, held.kept_for_seconds)
 
 
 def _warned(one: _Candidate, held: Held, now: datetime) -> Warned:

@@ -16,6 +16,7 @@ class Rules:
     warn_seconds: int = 300
     keep_minutes: int = 30
     keep_times: int = 2
+    busy_cell_grace_minutes: int = 30
     longest_lease_hours: float | None = 12.0
     gpus_at_once: int | None = 1
     leases_at_once: int = 10

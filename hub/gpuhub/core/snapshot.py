@@ -57,6 +57,8 @@ class Held:
     silent_seconds: float | None = None
     """Silence of its GPUs so far. None: not known."""
     resident_bytes: int | None = None
+    cell_running: bool = False
+    """The owner's server says that a cell runs there: a hint, which counts only where it harms nobody."""
     server_gone: bool = False
 
 

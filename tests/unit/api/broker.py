@@ -111,6 +111,9 @@ class GivesEverything:
         )
         return self.held[lease_id]
 
+    async def hint_cell(self, actor: Actor, lease_id: str, running: bool) -> None:
+        await self.lease(actor, lease_id)
+
     async def acknowledge(self, actor: Actor, lease_id: str, done: Acknowledge) -> Lease:
         return await self.lease(actor, lease_id)
 

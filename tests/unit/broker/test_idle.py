@@ -42,6 +42,20 @@ async def test_use_withdraws_the_warning(place: Place) -> None:
     assert (await place.see(lease)).state is LeaseState.ACTIVE
 
 
+async def test_a_server_that_says_a_cell_runs_keeps_a_silent_gpu_while_it_goes_on_saying_so(
+    place: Place,
+) -> None:
+    lease = await place.active()
+    for _ in range(60):
+        await place.service.hint_cell(ANN, lease.id, True)
+        await place.later(30)
+    assert (await place.see(lease)).warning is None
+    await place.later(120)  # it fell silent: it may be gone
+    assert (await place.see(lease)).warning is not None
+    with pytest.raises(errors.NotFound):
+        await place.service.hint_cell(BOB, lease.id, True)
+
+
 async def test_keep_is_bounded_in_count_and_minutes(place: Place) -> None:
     lease = await place.active()
     await place.later(620)

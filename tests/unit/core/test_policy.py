@@ -19,6 +19,8 @@ from tests.builders import (
     ago,
     ahead,
     ending,
+    pool,
+    queued,
     snapshot,
     starting,
     warned,
@@ -144,6 +146,25 @@ def test_a_kept_gpu_is_not_warned_of() -> None:
 def test_the_warning_comes_before_the_kept_time_is_over() -> None:
     held = active(silent_seconds=2000.0, kept_for_seconds=250.0)
     assert decided(held) == Warn(held.record.id, Warned(EndReason.IDLE, ahead(seconds=250)))
+
+
+def test_a_running_cell_is_not_cut_for_a_silent_gpu_while_nobody_waits() -> None:
+    held = warned(active(silent_seconds=90_000.0, cell_running=True), EndReason.IDLE, -10.0)
+    assert decided(held) == Unwarn(held.record.id)
+
+
+def test_a_running_cell_is_warned_when_somebody_waits_and_it_used_no_gpu_for_the_grace() -> None:
+    held = active(silent_seconds=1800.0, cell_running=True)
+    world = snapshot(held, queued("bob"), pools=(pool(),))
+    assert decide(world, NOW) == [Warn(held.record.id, Warned(EndReason.IDLE, ahead(seconds=300)))]
+    sooner = active(silent_seconds=1799.0, cell_running=True)
+    assert decide(snapshot(sooner, queued("bob"), pools=(pool(),)), NOW) == []
+
+
+def test_somebody_who_waits_for_another_pool_does_not_end_a_running_cell() -> None:
+    held = active(silent_seconds=90_000.0, cell_running=True)
+    other = queued("bob", pool="other")
+    assert decide(snapshot(held, other, pools=(pool(), pool(name="other"))), NOW) == []
 
 
 def test_the_deadline_grows_with_what_must_be_saved() -> None:

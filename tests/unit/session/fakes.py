@@ -305,6 +305,7 @@ class BrokerByHand:
         self.keys: dict[str, list[str]] = {}
         self.by_key: dict[str, str] = {}
         self.acks: list[tuple[str, Acknowledge]] = []
+        self.cells: list[tuple[str, bool]] = []
         self.away = False
         self.lose_answers = 0
         self.requests: list[tuple[LeaseRequest, str]] = []
@@ -419,6 +420,10 @@ class BrokerByHand:
         lease = self.leases[lease_id].model_copy(update={"state": LeaseState.ENDING, "reason": reason})
         data = {**lease.model_dump(), "ending": ending, "revision": lease.revision + 1}
         return await self._publish(Lease.model_validate(data))
+
+    async def hint_cell(self, lease_id: str, running: bool) -> None:
+        self._answer()
+        self.cells.append((lease_id, running))
 
     async def acknowledge(self, lease_id: str, done: Acknowledge) -> Lease:
         self._answer()

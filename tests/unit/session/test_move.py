@@ -202,3 +202,18 @@ async def test_consent_given_while_it_moves_counts(desk: Desk) -> None:
     await desk.session.ask("k1", "worker", consent=True)
     desk.faults.resume()
     assert (await desk.settled()).placement == "worker"
+
+
+async def test_the_broker_hears_that_a_cell_runs_on_the_gpu_and_when_it_is_over(desk: Desk) -> None:
+    _, endpoint = await desk.open(x=1)
+    endpoint.run_cell("1")
+    endpoint.end_cell()
+    await desk.flip("worker")
+    assert desk.broker.cells == []
+    endpoint.run_cell("while True: pass")
+    await until(lambda: desk.broker.cells, "the hint")
+    endpoint.end_cell()
+    await until(lambda: not desk.broker.cells[-1][1], "the end of the cell")
+    told = len(desk.broker.cells)
+    await asyncio.sleep(0.2)
+    assert len(desk.broker.cells) == told
