@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +65,9 @@ class Store(Protocol):
 
     def delete(self, snapshot_id: str) -> None:
         """Raises NotFound."""
+
+    def prune(self) -> Sequence[str]:
+        """Delete what exceeds the person's limits, never a notebook's newest; return the ids."""
 
 
 @dataclass
@@ -453,6 +456,8 @@ class Session(OwnLoop):
         await self._measure()
 
     async def _measure(self) -> None:
+        """After a save: make room, and count what is there."""
+        await asyncio.to_thread(self._parts.store.prune)
         self._snapshots_bytes = sum(one.bytes for one in await self.list_snapshots())
         self._touch("")
 

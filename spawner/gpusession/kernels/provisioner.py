@@ -18,6 +18,7 @@ import logging
 import os
 import signal
 import uuid
+import zlib
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -167,6 +168,7 @@ class GpuProvisioner(LocalProvisioner):
             env["GPUHUB_SNAPSHOTS"] = str(Path(self._session.snapshots).absolute())
         if notebook := _notebook(env.get("JPY_SESSION_NAME", ""), self.parent.parent):
             env["GPUHUB_NOTEBOOK"] = notebook
+        env.setdefault("PYTHONHASHSEED", _hash_seed(notebook or self.kernel_id))
         return KernelCommand(
             kernel_id=self.kernel_id,
             argv=argv,
@@ -322,3 +324,8 @@ def _notebook(session_name: str, managers: Any) -> str | None:
 
 def _sentence(error: BaseException) -> str:
     return str(error) or "The kernel did not answer in time."
+
+
+def _hash_seed(notebook: str) -> str:
+    """One seed for all processes of a notebook: sets keep their order, and objects the hashes they stored."""
+    return str(zlib.crc32(notebook.encode("utf-8", "surrogatepass")))

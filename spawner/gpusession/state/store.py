@@ -123,19 +123,20 @@ class SnapshotStore:
         """Delete what exceeds the limits, oldest first, and what was left half written; return the ids."""
         self._sweep()
         whole = [one for one in self.list() if one.complete]
-        newest: dict[str | None, str] = {}
-        count: dict[str | None, int] = {}
+        newest: dict[str, str] = {}
+        count: dict[str, int] = {}
         doomed: Infos = []
         for one in whole:
-            newest.setdefault(one.notebook, one.id)
-            count[one.notebook] = count.get(one.notebook, 0) + 1
-            if count[one.notebook] > max(1, self._keep_per_notebook):
+            whose = _whose(one)
+            newest.setdefault(whose, one.id)
+            count[whose] = count.get(whose, 0) + 1
+            if count[whose] > max(1, self._keep_per_notebook):
                 doomed.append(one)
         total = sum(one.bytes for one in whole if one not in doomed)
         for one in reversed(whole):
             if total <= self._keep_bytes:
                 break
-            if one not in doomed and newest[one.notebook] != one.id:
+            if one not in doomed and newest[_whose(one)] != one.id:
                 doomed.append(one)
                 total -= one.bytes
         for one in doomed:
@@ -165,3 +166,8 @@ def _size(folder: Path) -> int:
         for one in os.scandir(folder):
             total += one.stat(follow_symlinks=False).st_size
     return total
+
+
+def _whose(one: SnapshotInfo) -> str:
+    """What belongs together: a notebook's, or those of a kernel without one."""
+    return one.notebook or f"kernel {one.kernel}"
