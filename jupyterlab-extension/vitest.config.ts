@@ -1,6 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 
+// Days and clocks in the tests are those of Greenwich, wherever they run.
+process.env.TZ = 'UTC';
+
 export default defineConfig({
   plugins: [
     {
@@ -9,7 +12,10 @@ export default defineConfig({
       enforce: 'pre',
       load(id) {
         return id.endsWith('.svg')
-          ? `export default ${JSON.stringify(readFileSync(id, 'utf8'))}`
+          ? `// Days and clocks in the tests are those of Greenwich, wherever they run.
+process.env.TZ = 'UTC';
+
+export default ${JSON.stringify(readFileSync(id, 'utf8'))}`
           : undefined;
       }
     }

@@ -222,7 +222,7 @@ export function addCommands(
     { ...kernelArg, notice: { type: 'string', description: 'The notice; none: the newest' } }
   );
   commands.addCommand(CommandIDs.openPanel, {
-    label: trans.__('GPU'),
+    label: args => (args['isPalette'] ? trans.__('Show GPU Panel') : trans.__('GPU')),
     caption: trans.__('Show the GPU panel: device, queue, limits and saved states.'),
     icon: gpuIcon,
     execute: () => app.shell.activateById(PANEL_ID),

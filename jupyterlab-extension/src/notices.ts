@@ -26,6 +26,7 @@ export class Notices {
     if (now && now !== this._before) {
       const found = news(this._before, now);
       this._before = now;
+      this._forgetSettled(now);
       if (choices.notify) {
         found.forEach(one => this._say(one));
       }
@@ -83,6 +84,17 @@ export class Notices {
     );
   }
 
+  /** A notice that was dismissed or answered elsewhere, in another tab too, need not stay here. */
+  private _forgetSettled(now: Status): void {
+    const open = new Set(now.kernels.flatMap(kernel => kernel.notices.map(one => one.id)));
+    for (const [notice, shown] of this._shown) {
+      if (!open.has(notice)) {
+        Notification.dismiss(shown);
+        this._shown.delete(notice);
+      }
+    }
+  }
+
   private _takeBack(): void {
     if (this._warning !== null) {
       Notification.dismiss(this._warning);
@@ -100,7 +112,7 @@ export class Notices {
     };
     if (notice.kind === 'restore-offer') {
       const snapshot = notice.snapshot ?? '';
-      Notification.info(message, {
+      const shown = Notification.info(message, {
         autoClose: false,
         actions: [
           {
@@ -116,12 +128,15 @@ export class Notices {
           dismiss
         ]
       });
+      this._shown.set(notice.id, shown);
     } else if (notice.kind === 'moved-back') {
       Notification.info(message, { autoClose: 10_000 });
     } else {
-      Notification.warning(message, { autoClose: false });
+      this._shown.set(notice.id, Notification.warning(message, { autoClose: false }));
     }
   }
+
+  private readonly _shown = new Map<string, string>();
 
   private _before: Status | null = null;
   private _warning: string | null = null;

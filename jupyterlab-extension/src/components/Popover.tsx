@@ -35,7 +35,14 @@ export function Popover(props: IPopoverProps): JSX.Element {
       box.style.maxHeight = `${window.innerHeight - at.bottom - GAP_PX - EDGE_PX}px`;
     };
     place();
-    const observer = new ResizeObserver(place);
+    const observer = new ResizeObserver(() => {
+      if (anchor && anchor.getClientRects().length === 0) {
+        // What it hangs on is out of sight: another notebook came to the front.
+        onClose();
+      } else {
+        place();
+      }
+    });
     if (anchor) {
       observer.observe(anchor);
     }
@@ -47,7 +54,7 @@ export function Popover(props: IPopoverProps): JSX.Element {
       observer.disconnect();
       window.removeEventListener('resize', place);
     };
-  }, [anchor]);
+  }, [anchor, onClose]);
 
   React.useEffect(() => {
     if (!takeFocus) {

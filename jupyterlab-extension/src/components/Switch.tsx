@@ -57,9 +57,15 @@ export function Switch(props: ISwitchProps): JSX.Element | null {
   const close = React.useCallback(() => setOpen(null), []);
   const question = state.kind === 'consent' ? state.move : null;
 
-  // A question appears by itself, in the tab that a person looks at.
+  // A question that comes up appears by itself, where a person looks: not in another tab, not in a
+  // notebook that lies behind another one, not after a reload.
+  const root = React.useRef<HTMLDivElement>(null);
+  const asked = React.useRef(question);
   React.useEffect(() => {
-    if (question !== null && document.hasFocus()) {
+    const isNew = question !== asked.current;
+    asked.current = question;
+    const seen = document.hasFocus() && !root.current?.closest('.lm-mod-hidden');
+    if (isNew && question !== null && seen) {
       setOpen({ what: 'state', byPerson: false });
     }
   }, [question]);
@@ -83,6 +89,7 @@ export function Switch(props: ISwitchProps): JSX.Element | null {
   const frame = { ...props, open, toggle, close };
   return (
     <div
+      ref={root}
       className={`gpuhub-Switch gpuhub-mod-${state.kind}`}
       role="group"
       aria-label={trans.__('GPU')}

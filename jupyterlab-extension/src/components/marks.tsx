@@ -9,14 +9,14 @@ export function Facts(props: { facts: React.ReactNode[] }): JSX.Element {
   return (
     <span className="gpuhub-Facts">
       {props.facts.map((fact, index) => (
-        <React.Fragment key={index}>
-          {index > 0 && (
+        <span key={index} className="gpuhub-Facts-fact">
+          {fact}
+          {index < props.facts.length - 1 && (
             <span className="gpuhub-Facts-dot" aria-hidden="true">
               ·
             </span>
           )}
-          <span className="gpuhub-Facts-fact">{fact}</span>
-        </React.Fragment>
+        </span>
       ))}
     </span>
   );

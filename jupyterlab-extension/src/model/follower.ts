@@ -17,6 +17,8 @@ export type Connection = 'connecting' | 'live' | 'polling' | 'away' | 'signed-ou
 export const BACK_OFF_MS = [300, 700, 1500, 3000, 6000, 10_000];
 /** How often the state is read where the stream does not work. */
 export const POLL_MS = 2000;
+/** Where streams are held back, one is tried again after so many polls. */
+export const POLLS_BETWEEN_STREAMS = 30;
 /** How often it is read while nobody sees the page. */
 export const HIDDEN_POLL_MS = 30_000;
 /** A page that is hidden this long lets go of its stream. */
@@ -96,6 +98,10 @@ export class Follower {
     if (this._hiddenLong) {
       return HIDDEN_POLL_MS;
     }
+    if (this._heldBack && this._pollsLeft > 0) {
+      this._pollsLeft -= 1;
+      return POLL_MS;
+    }
     return this._follow();
   }
 
@@ -129,6 +135,7 @@ export class Follower {
     }
     if (!heard && !this._again) {
       this._heldBack = true;
+      this._pollsLeft = POLLS_BETWEEN_STREAMS;
     }
     return this._heldBack ? POLL_MS : this._backOff();
   }
@@ -192,6 +199,7 @@ export class Follower {
   private _stream: AbortController | null = null;
   private _attempt = 0;
   private _heldBack = false;
+  private _pollsLeft = 0;
   private _hiddenLong = false;
   private _again = false;
   private _stopped = false;
