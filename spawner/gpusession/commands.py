@@ -119,7 +119,9 @@ class Commands:
     async def _lease(self, order: Order, caller: Caller) -> tuple[Lease, WorkerLink]:
         news: asyncio.Queue[tuple[MoveStep, str]] = asyncio.Queue()
         work = asyncio.ensure_future(
-            self._session.borrow(order.pool, order.gpus, lambda step, text: news.put_nowait((step, text)))
+            self._session.lending.borrow(
+                order.pool, order.gpus, lambda step, text: news.put_nowait((step, text))
+            )
         )
         try:
             last: tuple[MoveStep, str] = ("waiting", "Asking for a GPU.")

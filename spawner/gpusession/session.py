@@ -39,11 +39,11 @@ from gpusession.kernels.ports import (
     KernelCommand,
     Place,
     RunningKernel,
-    WorkerLink,
 )
 from gpusession.lastsave import save_all
 from gpusession.leases import Broker, Connect, KeyPair, LeaseKeeper
-from gpusession.notices import WHY, waiting_for
+from gpusession.lending import Lending
+from gpusession.notices import WHY
 from gpusession.offers import Offers
 from gpusession.ownloop import OwnLoop
 from gpusession.restoring import Recovery
@@ -103,8 +103,6 @@ class Session(OwnLoop):
         self.last_activity = parts.now()
         self._offers = Offers(self.snapshots)
         self._stopping: set[str] = set()
-        self._for_flips: set[str] = set()
-        """Leases that a flip asked for: they go back when no kernel needs them any more."""
         self._closing = False
         self._snapshots_bytes = 0
         self._changes = Changes(self.status, self.spawn)
@@ -137,6 +135,7 @@ class Session(OwnLoop):
             on_ending=self._lease_ends,
             on_ended=self._lease_ended,
         )
+        self.lending = Lending(self.keeper, self._in_use, self.spawn)
         self._ending = Ending(
             lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now, self._leave_first
         )
@@ -161,37 +160,7 @@ class Session(OwnLoop):
 
     async def worker_place(self, pool: str | None, say: Callable[[MoveStep, str], None]) -> Place:
         """Wait for a lease and its link. Raises LimitReached, LeaseOver, LinkLost …"""
-        return (await self.borrow(pool, 1, say))[1].place
-
-    async def borrow(
-        self, pool: str | None, gpus: int, say: Callable[[MoveStep, str], None]
-    ) -> tuple[Lease, WorkerLink]:
-        """Wait for a lease and its link; what was asked for here goes back by `release_if_unused`.
-
-        Raises LimitReached, LeaseOver, LinkLost … A wait that is cancelled leaves no request behind.
-        """
-
-        def heard(lease: Lease | None) -> None:
-            say(*waiting_for(lease))
-
-        asking = self.spawn(self._want(pool, gpus, heard), "want")
-        try:
-            lease = await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            if self.keeper.state == "ok":
-                # The request may be at the broker already: hear its answer, then give it back.
-                asking.add_done_callback(lambda _done: self.release_if_unused())
-            else:
-                asking.cancel()
-            raise
-        return lease, await self.keeper.linked(heard)
-
-    async def _want(self, pool: str | None, gpus: int, heard: Callable[[Lease | None], None]) -> Lease:
-        had = self.keeper.lease is not None and self.keeper.lease.state is not LeaseState.ENDING
-        lease = await self.keeper.want(pool, gpus, heard)
-        if not had:
-            self._for_flips.add(lease.id)
-        return lease
+        return (await self.lending.borrow(pool, 1, say))[1].place
 
     def changed(self, kernel: Kernel) -> None:
         self._touch(kernel.id)
@@ -200,7 +169,7 @@ class Session(OwnLoop):
         if done.switched:
             self.spawn(self._measure(), "measure")
         if asked:
-            self.release_if_unused()
+            self.lending.release_if_unused()
 
     def process_ended(self, kernel: Kernel, process: RunningKernel, status: int) -> None:
         if self._closing or kernel.id in self._stopping or kernel.id not in self.kernels:
@@ -285,41 +254,20 @@ class Session(OwnLoop):
         if not self._closing:
             own = [one.id for one in await self.list_snapshots() if one.kernel == kernel_id]
             self._offers.settle(own)
-            self.release_if_unused()
+            self.lending.release_if_unused()
         self._touch("")
 
     # --- the lease
 
-    def release_if_unused(self) -> None:
-        """Give back a lease that a flip asked for, once no kernel is on it or on its way to it."""
-        lease = self.keeper.lease
-        if lease is None or lease.id not in self._for_flips or lease.state is LeaseState.ENDING:
-            return
-        if not self._in_use():
-            self.spawn(self._release(lease.id), "release")
-
     def _in_use(self) -> bool:
         return bool(self.commands) or any(kernel.wants_worker for kernel in self.kernels.values())
-
-    async def _release(self, lease_id: str) -> None:
-        for attempt in range(5):
-            if self.lease_id() != lease_id or self._in_use():
-                return
-            try:
-                await self.keeper.release()
-                return
-            except errors.Unavailable:
-                await asyncio.sleep(1.0 + attempt)
-            except errors.GpuhubError as error:
-                log.info("the lease was not released: %s", error.message)
-                return
 
     def _lease_ends(self, lease: Lease) -> None:
         if not self._closing:
             self.spawn(self._ending.run(lease), "ending")
 
     def _lease_ended(self, lease: Lease) -> None:
-        self._for_flips.discard(lease.id)
+        self.lending.stays(lease.id)
 
     async def _hint_cells(self) -> None:
         """Say that a cell runs on the GPU, again and again while one does, and once that none does."""
@@ -339,7 +287,7 @@ class Session(OwnLoop):
     async def gpu_on(self, pool: str | None, gpus: int = 1) -> Lease:
         """Ask for a lease without moving a kernel; it stays until it is released or taken."""
         lease = await self.keeper.want(pool, gpus)
-        self._for_flips.discard(lease.id)
+        self.lending.stays(lease.id)
         return lease
 
     async def keep(self) -> Lease:
@@ -368,7 +316,7 @@ class Session(OwnLoop):
         self.last_activity = self.now()
         self._touch("")
         if not self._closing:
-            self.release_if_unused()
+            self.lending.release_if_unused()
 
     # --- kernels, for people
 
@@ -402,7 +350,7 @@ class Session(OwnLoop):
     async def cancel(self, kernel_id: str) -> KernelStatus:
         kernel = self.kernel(kernel_id)
         kernel.cancel()
-        self.release_if_unused()
+        self.lending.release_if_unused()
         return kernel.status()
 
     async def dismiss(self, kernel_id: str, notice_id: str) -> KernelStatus:
