@@ -23,6 +23,17 @@ export interface components {
             reason?: ("released" | "server-stopped") | null;
         };
         /**
+         * CellHint
+         * @description Whether a cell runs on the worker: the server says so every half minute while one does.
+         *
+         *     A hint: it keeps a silent GPU from being taken in the middle of a cell while nobody waits for it
+         *     (and for `busy_cell_grace_minutes` when somebody does), nothing more.
+         */
+        CellHint: {
+            /** Running */
+            running: boolean;
+        };
+        /**
          * CommandStatus
          * @description A ``gpu run`` or ``gpu shell`` on the worker.
          */
