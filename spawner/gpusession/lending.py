@@ -51,7 +51,8 @@ class Lending:
             joins = there is not None and there.state is LeaseState.ACTIVE
             lease = await self._want(pool, gpus, heard)
             try:
-                return lease, await self._keeper.linked(heard)
+                link = await self._keeper.linked(heard)
+                return self._keeper.lease or lease, link  # as it is now: with its devices
             except errors.LeaseOver:
                 # It was being given back at the very moment of joining: what was wanted is a GPU.
                 if not joins:

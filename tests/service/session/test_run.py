@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
+
+import psutil
 
 from tests.service.session.desk import Desk, eventually
 
@@ -191,3 +194,79 @@ async def test_off_now_hangs_it_up(desk: Desk) -> None:
     ran = await typed.end()
     assert ran.code == 129
     assert "hung up" in ran.err
+
+
+async def test_one_after_the_other_each_gets_a_gpu(desk: Desk) -> None:
+    for number in range(4):
+        ran = await desk.gpu("run", "echo", str(number))
+        assert (ran.code, ran.text) == (0, f"{number}\n"), ran.err
+
+
+async def test_many_at_once_share_one_lease(desk: Desk) -> None:
+    typed = [await desk.gpu_begins("run", "sh", "-c", f"sleep 1; echo {n}") for n in range(6)]
+    ran = [await one.end() for one in typed]
+    assert [one.text for one in ran] == [f"{n}\n" for n in range(6)], [one.err for one in ran]
+    assert len(desk.broker.leases) == 1
+
+
+async def test_a_slow_reader_gets_everything_and_the_program_waits_for_it(desk: Desk) -> None:
+    command = "gpu run head -c 40000000 /dev/zero | (sleep 5; wc -c)"
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, env=desk.env(), stdout=asyncio.subprocess.PIPE, cwd=desk.home
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert out.strip() == b"40000000"
+
+
+async def test_a_reader_that_has_enough_ends_the_program(desk: Desk) -> None:
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        "gpu run yes | head -n 2; echo ${PIPESTATUS[0]}",
+        env=desk.env(),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=desk.home,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 40)
+    assert out == b"y\ny\n141\n"
+
+    async def over() -> bool:
+        return not (await desk.api("GET", "status"))["commands"]
+
+    await eventually(over, "the program's end")
+
+
+async def test_input_that_nobody_reads_does_not_keep_ctrl_c_from_the_program(desk: Desk) -> None:
+    command = "yes | gpu run sh -c 'trap \"exit 7\" INT; echo ready >&2; while true; do sleep 0.1; done'"
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-c",
+        f"{command} & pid=$!; wait $pid; echo $?",
+        env=desk.env(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=desk.home,
+    )
+    assert process.stderr is not None
+    while b"ready" not in await process.stderr.readline():
+        pass
+    (gpu,) = [
+        one
+        for one in psutil.Process(process.pid).children(recursive=True)
+        if "gpu" in " ".join(one.cmdline()[:2])
+    ]
+    # A job in the background has SIGINT ignored by its shell; what it is told otherwise is passed on.
+    gpu.send_signal(signal.SIGTERM)
+    out, _ = await asyncio.wait_for(process.communicate(), 40)
+    assert out.strip() == b"143"
+
+
+async def test_with_json_what_became_of_it_goes_beside_its_output(desk: Desk) -> None:
+    ran = await desk.gpu("run", "--json", "sh", "-c", "echo out; exit 3")
+    assert (ran.code, ran.text) == (3, "out\n")
+    told = json.loads(ran.err)
+    assert told["exit"] == 3
+    assert told["lease"]["devices"][0]["simulated"] is True
+    assert "link" not in told["lease"]
+    ran = await desk.gpu("run", "--json", "no-such-program")
+    assert json.loads(ran.err)["error"]["code"] == "invalid-option"
