@@ -163,7 +163,8 @@ class Run:
         if self._cancelled and not error["started"]:
             self._screen.note("No longer in line; nothing ran.")
             return codes.INTERRUPTED
-        self._screen.error(str(error["message"]), str(error.get("hint") or ""))
+        if not self._screen.as_json:
+            self._screen.error(str(error["message"]), str(error.get("hint") or ""))
         if error["started"]:
             return codes.LOST
         return int((error.get("details") or {}).get("exit_status", codes.RUN_FAILED))
@@ -172,7 +173,10 @@ class Run:
         self._cook()
         if self._cancelled and not self._started:
             return codes.INTERRUPTED
-        self._screen.error("The connection to your server was cut; it may be stopping.")
+        text = "The connection to your server was cut; it may be stopping."
+        self.outcome["error"] = {"code": "unavailable", "message": text, "hint": "", "details": {}}
+        if not self._screen.as_json:
+            self._screen.error(text)
         return codes.LOST if self._started else codes.RUN_FAILED
 
     def _note(self, text: str) -> None:
