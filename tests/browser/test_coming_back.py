@@ -1,0 +1,93 @@
+"""What a person finds who comes back: after a reload, in a second tab, after the server was stopped."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Enter
+from tests.browser.lab import Lab, Notebook
+from tests.running import RunningHub
+
+RIGHT_WITHIN_MS = 2_000
+
+
+def test_a_reload_and_a_second_tab_show_what_is(hub: RunningHub, enter: Enter) -> None:
+    jan = enter(hub, "jan")
+    jan.sign_in()
+    jan.start()
+    lab = Lab(jan)
+    lab.wait_until_up()
+    jan.put_notebook("work.ipynb", "kept = 5")
+    notebook = lab.open_from_files("work.ipynb")
+    notebook.run_existing(0)
+    notebook.switch.turn_on()
+    notebook.save()
+
+    jan.page.reload()
+    lab.wait_until_up()
+    expect(notebook.switch.group).to_be_visible(timeout=60_000)
+    notebook.switch.expect_on(RIGHT_WITHIN_MS)
+
+    # A second tab in a workspace of its own: the same, and the same after each flip.
+    other = Lab(jan, jan.context.new_page())
+    jan.goto(f"user/{jan.name}/lab/workspaces/second/tree/work.ipynb", other.page)
+    other.wait_until_up()
+    twin = Notebook(other)
+    twin.wait_until_ready()
+    twin.switch.expect_on()
+    twin.switch.flip()
+    twin.switch.expect_cpu()
+    notebook.switch.expect_cpu(RIGHT_WITHIN_MS)
+    notebook.switch.turn_on()
+    twin.switch.expect_on(RIGHT_WITHIN_MS)
+    jan.picture("second-tab", other.page)
+    assert notebook.run("print(kept)") == "5"
+
+
+def test_after_the_server_was_stopped_a_notebook_offers_its_variables_and_restores_them(
+    hub: RunningHub, enter: Enter
+) -> None:
+    kay = enter(hub, "kay")
+    kay.sign_in()
+    kay.start()
+    lab = Lab(kay)
+    lab.wait_until_up()
+    kay.put_notebook(
+        "study.ipynb",
+        "import pandas as pd\n"
+        "scores = pd.Series([3, 1, 2], name='score')\n"
+        "def best():\n    return int(scores.max())",
+    )
+    notebook = lab.open_from_files("study.ipynb")
+    notebook.run_existing(0)
+    notebook.switch.turn_on()
+    notebook.run("scores = scores * 10")
+    notebook.save()
+
+    # JupyterLab's menu leads to the hub's page, in a tab of its own.
+    with kay.context.expect_page() as opened:
+        lab.menu("File", "Hub Control Panel")
+    hub_page = opened.value
+    hub_page.get_by_role("button", name="Stop").click()
+    expect(hub_page.get_by_role("status")).to_have_text("It is not running.", timeout=120_000)
+    kay.picture("stopped", hub_page)
+    assert kay.leases() == []
+    hub_page.close()
+
+    kay.watch.expect(r"status (424|503|404|403|502)", r"WebSocket connection", r"failed: ")
+    kay.goto("hub/spawn")
+    kay.start()
+    lab.open("study.ipynb")
+    offer = notebook.switch.chip(re.compile(r"restore \d\d:\d\d\?"))
+    expect(offer).to_be_visible()
+    kay.picture("offer")
+    offer.click()
+    details = notebook.switch.popover("A saved state is waiting")
+    expect(details).to_contain_text("scores")
+    kay.picture("offer-details")
+    details.get_by_role("button", name="Restore", exact=True).click()
+    expect(offer).to_be_hidden(timeout=60_000)
+    assert notebook.run("print(scores.tolist(), best())") == "[30, 10, 20] 30"
+    kay.picture("restored")
