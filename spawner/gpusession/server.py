@@ -26,6 +26,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import zmq
 from jupyter_server.extension.application import ExtensionApp
 from tornado import web
 
@@ -104,6 +105,9 @@ class GpuSession(ExtensionApp):
         self.handlers.extend(api.routes("/", session, activity))
         self.commands = asyncio.run(session.call(self._open_private(session, activity, folder, loop)))
         provisioner.attach(session)
+        if zmq.has("curve"):
+            # Anybody with an account on this machine can connect to loopback: output must not be his to read.
+            app.kernel_manager.transport_encryption = "auto"
         if self._broker is not None:
             kernelspecs.offer(folder, os.environ, app.kernel_spec_manager)
         atexit.register(self._end)
