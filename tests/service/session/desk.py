@@ -113,6 +113,12 @@ class Desk:
                 "root_dir": str(self.home),
             },
             "IdentityProvider": {"token": SIGN_IN},
+            # In code-server's place: started by the proxy, as VS Code is.
+            "ServerProxy": {
+                "servers": {
+                    "files": {"command": [sys.executable, "-m", "http.server", "{port}"], "timeout": 30}
+                }
+            },
         }
         for name in extensions:
             settings["ServerApp"]["jpserver_extensions"][name] = True

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import shutil
 import socket
 import stat
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
@@ -226,6 +228,19 @@ async def test_a_terminal_of_the_server_finds_gpu_and_its_socket_and_no_gpu(shar
     assert "simulated GPU" in heard
     assert f"sock={shared.socket}" in heard
     await shared.call("DELETE", f"api/terminals/{terminal['name']}")
+
+
+async def test_what_the_server_proxies_finds_gpu_and_its_socket_too(shared: Desk) -> None:
+    """VS Code is such a program, and hands its environment on to its terminals."""
+    async with shared.http.get(f"{shared.url}files/?token=the-browser-knows-this") as answer:
+        assert answer.status == 200
+    assert shared.process is not None
+    family = psutil.Process(shared.process.pid).children(recursive=True)
+    (proxied,) = [one for one in family if "http.server" in one.cmdline()]
+    env = proxied.environ()
+    assert env["GPUHUB_SOCKET"] == str(shared.socket)
+    assert shutil.which("gpu", path=env["PATH"])
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
 
 
 async def test_the_private_socket_is_its_owners_alone(shared: Desk) -> None:

@@ -78,6 +78,23 @@ async def test_a_cell_that_runs_for_ever_is_interrupted_and_its_variables_saved(
     assert await again.run("print(x)") == "2\n"
 
 
+async def test_a_second_signal_does_not_cut_the_saving_short(desk: Desk) -> None:
+    notebook = await desk.open()
+    await notebook.run("x = 'kept'; import time")
+    busy = asyncio.ensure_future(notebook.run("time.sleep(2); x += ' to the end'"))
+    await asyncio.sleep(0.5)
+    assert desk.process is not None
+    desk.process.terminate()
+    await asyncio.sleep(0.5)
+    await desk.stop()
+    busy.cancel()
+    await desk.start()
+    again = await desk.open()
+    await offer(again)
+    assert (await desk.gpu("restore", "a.ipynb")).code == 0
+    assert await again.run("print(x)") == "kept to the end\n"
+
+
 async def test_a_kill_leaves_nothing_of_the_session_behind_that_hinders_the_next_start(desk: Desk) -> None:
     await desk.open()
     await desk.stop(signal.SIGKILL)
