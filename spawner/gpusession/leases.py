@@ -16,7 +16,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from gpulease import errors
 from gpulease.events import Event
@@ -25,7 +25,6 @@ from gpulease.models import (
     Lease,
     LeaseRequest,
     Link,
-    Me,
     Policy,
     Pool,
     PoolList,
@@ -34,6 +33,7 @@ from gpulease.models import (
     UsageSeries,
 )
 from gpulease.states import LeaseState
+from gpusession.broker import Broker
 from gpusession.kernels.ports import WorkerLink
 
 log = logging.getLogger(__name__)
@@ -60,22 +60,6 @@ class KeyPair:
 
     private: str
     public: str
-
-
-class Broker(Protocol):
-    """What the keeper needs from `gpulease.client.BrokerClient`."""
-
-    async def me(self) -> Me: ...
-    async def request(self, request: LeaseRequest, idempotency_key: str) -> Lease: ...
-    async def lease(self, lease_id: str) -> Lease: ...
-    async def set_key(self, lease_id: str, public_key: str) -> Lease: ...
-    async def keep(self, lease_id: str) -> Lease: ...
-    async def release(self, lease_id: str) -> Lease: ...
-    async def hint_cell(self, lease_id: str, running: bool) -> None: ...
-    async def acknowledge(self, lease_id: str, done: Acknowledge) -> Lease: ...
-    async def usage(self, lease_id: str) -> UsageSeries: ...
-    def events(self, last_event_id: int | None = None) -> Any: ...
-    async def close(self) -> None: ...
 
 
 Connect = Callable[[Link, KeyPair], Awaitable[WorkerLink]]

@@ -28,6 +28,7 @@ from gpulease.session import (
     Status,
 )
 from gpulease.states import LeaseState
+from gpusession.broker import Broker
 from gpusession.changes import Changes, Put
 from gpusession.ending import Ending
 from gpusession.kernel import Kernel
@@ -41,7 +42,7 @@ from gpusession.kernels.ports import (
     RunningKernel,
 )
 from gpusession.lastsave import save_all
-from gpusession.leases import Broker, Connect, KeyPair, LeaseKeeper
+from gpusession.leases import Connect, KeyPair, LeaseKeeper
 from gpusession.lending import Lending
 from gpusession.notices import WHY
 from gpusession.offers import Offers
