@@ -87,6 +87,8 @@ class MemoryBroker:
         self.tokens, self.gpus, self.ending_seconds = dict(tokens), gpus, ending_seconds
         self.leases: dict[str, Lease] = {}
         self.acknowledged: dict[str, Acknowledge] = {}
+        self.running_cells: dict[str, bool] = {}
+        """What servers hinted last, by lease: a cell or a program runs on the GPU."""
         self.refuse: errors.GpuhubError | None = None
         """What the next requests for a lease are answered; None: they are granted or queued."""
         self.away = False
@@ -308,7 +310,7 @@ class MemoryBroker:
                 self._public_keys[lease.id] = LinkKey.model_validate(body).public_key
                 return await self._change(lease.id, needs_key=False)
             case "PUT", "cell":
-                CellHint.model_validate(body)
+                self.running_cells[lease.id] = CellHint.model_validate(body).running
                 return lease
             case "POST", "keep":
                 if lease.state is not LeaseState.ACTIVE:

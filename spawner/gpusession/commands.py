@@ -52,6 +52,11 @@ class Order:
     def line(self) -> str:
         return shlex.join(self.argv)
 
+    @property
+    def interactive(self) -> bool:
+        """A shell or an interpreter that a person types into."""
+        return self.terminal is not None and len(self.argv) == 1
+
 
 class Caller(Protocol):
     """The terminal's side of one command."""
@@ -97,7 +102,7 @@ class Commands:
         running = Running(self._session.make_id(), order)
         self._running[running.id] = running
         shown = CommandStatus(id=running.id, command=order.line, started_at=self._session.now())
-        self._session.add_command(shown)
+        self._session.add_command(shown, at_work=not order.interactive)
         try:
             lease, link = await self._lease(order, caller)
             remote = running.remote = await _start(link, order)

@@ -101,6 +101,7 @@ class Session(OwnLoop):
         self.kernels: dict[str, Kernel] = {}
         self._leave_first: list[Callable[[Lease], Awaitable[None]]] = []
         self.commands: dict[str, CommandStatus] = {}
+        self._at_work: set[str] = set()
         self.last_activity = parts.now()
         self._offers = Offers(self.snapshots)
         self._stopping: set[str] = set()
@@ -271,11 +272,11 @@ class Session(OwnLoop):
         self.lending.stays(lease.id)
 
     async def _hint_cells(self) -> None:
-        """Say that a cell runs on the GPU, again and again while one does, and once that none does."""
+        """Say that a cell or a program runs on the GPU, again and again, and once that none does."""
         said = False
         while True:
             await asyncio.sleep(self._parts.cell_hint_seconds)
-            running = any(
+            running = bool(self._at_work) or any(
                 kernel.placement == "worker"
                 and kernel.endpoint.in_flight is not None
                 and not kernel.endpoint.waits_for_input
@@ -306,14 +307,20 @@ class Session(OwnLoop):
         """``leave`` is waited for, too, before the broker hears that an ending lease's worker is empty."""
         self._leave_first.append(leave)
 
-    def add_command(self, command: CommandStatus) -> None:
-        """A command asks for the worker or runs there: the lease stays, the server is not idle."""
+    def add_command(self, command: CommandStatus, *, at_work: bool) -> None:
+        """A command asks for the worker or runs there: the lease stays, the server is not idle.
+
+        ``at_work``: as a running cell, it is not cut for a silent GPU; a prompt that waits is not at work.
+        """
         self.commands[command.id] = command
+        if at_work:
+            self._at_work.add(command.id)
         self.last_activity = self.now()
         self._touch("")
 
     def drop_command(self, command_id: str) -> None:
         self.commands.pop(command_id, None)
+        self._at_work.discard(command_id)
         self.last_activity = self.now()
         self._touch("")
         if not self._closing:

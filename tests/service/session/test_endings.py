@@ -56,6 +56,14 @@ async def test_a_warning_reaches_the_terminal_with_the_way_to_keep(desk: Desk) -
     assert "gpu keep" in ran.err
 
 
+async def test_the_broker_hears_that_a_program_is_at_work(desk: Desk) -> None:
+    typed = await desk.gpu_begins("run", "sh", "-c", "echo ready; cat")
+    await typed.says(b"ready")
+    (lease,) = desk.broker.leases
+    await eventually(lambda: desk.broker.running_cells.get(lease), "the hint", 15)
+    assert (await typed.end()).code == 0
+
+
 async def test_notebook_and_program_share_one_lease_and_the_last_one_gives_it_back(desk: Desk) -> None:
     notebook = await desk.open()
     await notebook.run("x = 41")
