@@ -4,6 +4,9 @@
  * Times are milliseconds of the browser's clock (already corrected for the server's), sizes bytes.
  */
 
+/** How much room the toolbar has for the switch. */
+export type Room = 'wide' | 'narrow' | 'tiny';
+
 export type Place = 'server' | 'worker';
 
 export type Fate = 'kept' | 'rebuilt' | 'left';

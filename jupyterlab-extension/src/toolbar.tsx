@@ -8,10 +8,15 @@ import type { CommandRegistry } from '@lumino/commands';
 import { Switch, type ISwitchActions } from './components/Switch';
 import { asides, type ISeen, switchState } from './model/switch';
 import { CommandIDs, type ICommandArgs, type IGpuSession } from './tokens';
-import type { IAside } from './shown';
+import type { IAside, Room } from './shown';
 
-/** A notebook narrower than this has no room for every number. */
-const COMPACT_BELOW_PX = 760;
+/** What the switch may take decides how much it says; the toolbar folds away what does not fit. */
+const WIDE_PX = 400;
+const NARROW_PX = 230;
+/** Below this it is the toolbar's turn: it moves the switch to its own pop-up. */
+const LEAST_PX = 110;
+/** What the toolbar needs beside its items: its padding, and the opener of its pop-up. */
+const TOOLBAR_REST_PX = 44;
 
 export class SwitchWidget extends ReactWidget {
   constructor(
@@ -30,7 +35,8 @@ export class SwitchWidget extends ReactWidget {
     _panel.context.pathChanged.connect(this._onRenamed, this);
     this._path = _panel.context.path;
     this._observer = new ResizeObserver(() => this._measure());
-    this._observer.observe(_panel.node);
+    this._observer.observe(_panel.toolbar.node);
+    this._observer.observe(this.node);
   }
 
   override dispose(): void {
@@ -57,7 +63,7 @@ export class SwitchWidget extends ReactWidget {
         series={model.series}
         trans={this._trans}
         now={() => model.now()}
-        compact={this._compact}
+        room={this._room}
         asking={this._asking > 0}
         actions={this._actions}
       />
@@ -144,11 +150,19 @@ export class SwitchWidget extends ReactWidget {
     }
   }
 
+  /** Stay within the toolbar: it would hide an item that is too wide, and not bring it back. */
   private _measure(): void {
-    const width = this._panel.node.clientWidth;
-    const compact = width > 0 && width < COMPACT_BELOW_PX;
-    if (compact !== this._compact) {
-      this._compact = compact;
+    const toolbar = this._panel.toolbar.node;
+    const folded = this.node.closest('.jp-Toolbar-responsive-popup') !== null;
+    if (toolbar.clientWidth === 0 || folded || !this.isVisible) {
+      return;
+    }
+    const left = this.node.getBoundingClientRect().left - toolbar.getBoundingClientRect().left;
+    const most = Math.max(LEAST_PX, toolbar.clientWidth - left - TOOLBAR_REST_PX);
+    this.node.style.maxWidth = `${Math.floor(most)}px`;
+    const room = most >= WIDE_PX ? 'wide' : most >= NARROW_PX ? 'narrow' : 'tiny';
+    if (room !== this._room) {
+      this._room = room;
       this._redraw();
     }
   }
@@ -161,6 +175,6 @@ export class SwitchWidget extends ReactWidget {
 
   private readonly _observer: ResizeObserver;
   private _path: string;
-  private _compact = false;
+  private _room: Room = 'wide';
   private _asking = 0;
 }

@@ -3,6 +3,7 @@ import { fireEvent, render, screen, within } from '@testing-library/react';
 import { describe, expect, it, type Mock, vi } from 'vitest';
 import { type ISwitchActions, Switch } from '../src/components/Switch';
 import { asides, switchState } from '../src/model/switch';
+import type { Room } from '../src/shown';
 import type { Status } from '../src/wire';
 import {
   at,
@@ -41,7 +42,7 @@ function called(): Called {
   return Object.fromEntries(names.map(name => [name, vi.fn()])) as unknown as Called;
 }
 
-function element(said: Partial<Status>, actions: Called, more = {}) {
+function element(said: Partial<Status>, actions: Called, more = {}, room: Room = 'wide') {
   const seen = {
     status: status(said),
     connection: 'live' as const,
@@ -56,7 +57,7 @@ function element(said: Partial<Status>, actions: Called, more = {}) {
       series={{ times: [NOON - 5000, NOON], utilisationPercent: [30, 37], memoryBytes: [1, 2] }}
       trans={trans}
       now={() => NOON}
-      compact={false}
+      room={room}
       asking={false}
       actions={actions}
     />
@@ -320,6 +321,24 @@ describe('the warning', () => {
     draw({ lease: lease({ state: 'ending', reason: 'idle', ending }), kernels: [onGpu()] });
     expect(group().textContent).toContain('saving, then back to CPU');
     expect(group().textContent).toContain('1:30 left');
+  });
+});
+
+describe('a narrow toolbar', () => {
+  const narrow = (said: Partial<Status>, room: Room) =>
+    render(element(said, called(), {}, room)).container.textContent;
+
+  it('leaves numbers to the pop-over, never the warning or its Keep', () => {
+    const said = { lease: lease({ warning: warning() }), kernels: [onGpu()] };
+    expect(narrow({ lease: lease(), kernels: [onGpu()] }, 'narrow')).not.toContain('37 %');
+    expect(narrow(said, 'tiny')).toContain('4:31');
+    expect(screen.getByRole('button', { name: 'Keep' })).toBeTruthy();
+  });
+
+  it('keeps the names that screen readers say', () => {
+    narrow({ kernels: [kernel({ move: refused(), notices: [notice('lost')] })] }, 'tiny');
+    expect(screen.getByRole('button', { name: '1 of 14 variables stays behind' })).toBeTruthy();
+    expect(screen.getByRole('button', { name: /GPU lost/ })).toBeTruthy();
   });
 });
 

@@ -44,7 +44,7 @@ class ChoicesOfOnePage implements IChoices {
 
 /** As much of a notebook as the switch looks at. */
 class NotebookWithKernel {
-  readonly node = document.createElement('div');
+  readonly toolbar = { node: document.createElement('div') };
   readonly sessionContext = {
     session: { kernel: { id: 'k1' } },
     kernelChanged: new Signal<object, void>(this)

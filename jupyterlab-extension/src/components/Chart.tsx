@@ -69,11 +69,17 @@ export function Chart(props: {
     facts.push(moment(series.times[at], locale(trans)));
   }
   if (use !== undefined) {
-    facts.push(<span className="gpuhub-Chart-use">{trans.__('use %1', percent(use, trans))}</span>);
+    facts.push(
+      <span className="gpuhub-Chart-use">
+        {hovered === null ? trans.__('use %1', percent(use, trans)) : percent(use, trans)}
+      </span>
+    );
   }
   if (memory !== undefined) {
     facts.push(
-      <span className="gpuhub-Chart-memory">{trans.__('memory %1', size(memory, trans))}</span>
+      <span className="gpuhub-Chart-memory">
+        {hovered === null ? trans.__('memory %1', size(memory, trans)) : size(memory, trans)}
+      </span>
     );
   }
   return (

@@ -4,7 +4,7 @@
 import { closeIcon, caretDownEmptyIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 import { countdown, gpuName, held, percent, size } from '../format';
-import type { IAside, ISeries, SwitchState } from '../shown';
+import type { IAside, ISeries, Room, SwitchState } from '../shown';
 import {
   announcement,
   asideLabel,
@@ -44,8 +44,8 @@ export interface ISwitchProps extends IWithTexts {
   state: SwitchState;
   asides: IAside[];
   series: ISeries;
-  /** There is little room: only what matters most is shown. */
-  compact: boolean;
+  /** With less room, only what matters most is shown; the pop-overs and tooltips have the rest. */
+  room: Room;
   /** A request of this tab is on its way; what is shown does not change before it is answered. */
   asking: boolean;
   actions: ISwitchActions;
@@ -90,7 +90,7 @@ export function Switch(props: ISwitchProps): JSX.Element | null {
   return (
     <div
       ref={root}
-      className={`gpuhub-Switch gpuhub-mod-${state.kind}`}
+      className={`gpuhub-Switch gpuhub-mod-${state.kind} gpuhub-room-${props.room}`}
       role="group"
       aria-label={trans.__('GPU')}
       aria-busy={props.asking}
@@ -111,7 +111,7 @@ interface IFrame extends ISwitchProps {
 }
 
 function State(props: IFrame): JSX.Element | null {
-  const { state, trans, now, actions, compact } = props;
+  const { state, trans, now, actions, room } = props;
   switch (state.kind) {
     case 'hidden':
       return null;
@@ -135,11 +135,7 @@ function State(props: IFrame): JSX.Element | null {
             {...props}
             what="state"
             mark={<span className="gpuhub-Queue" aria-hidden="true" />}
-            facts={
-              compact
-                ? waitingFacts(state, now(), trans).slice(0, 1)
-                : waitingFacts(state, now(), trans)
-            }
+            facts={waitingFacts(state, now(), trans).slice(0, room === 'wide' ? 2 : 1)}
             title={state.message}
             dialogTitle={trans.__('Waiting for a GPU')}
           >
@@ -158,6 +154,7 @@ function State(props: IFrame): JSX.Element | null {
                 ? trans.__('getting your GPU…')
                 : trans.__('getting ready to move back…')
             ]}
+            hidden={room === 'tiny'}
             title={state.message}
           />
           {state.canCancel && <Cancel {...props} label={trans.__('Cancel the move')} />}
@@ -169,6 +166,7 @@ function State(props: IFrame): JSX.Element | null {
           <Label
             mark={<Spinner />}
             facts={[trans.__('checking what can move…')]}
+            hidden={room === 'tiny'}
             title={state.message}
           />
           {state.canCancel && <Cancel {...props} label={trans.__('Cancel the move')} />}
@@ -176,7 +174,12 @@ function State(props: IFrame): JSX.Element | null {
       );
     case 'recovering':
       return (
-        <Label mark={<Spinner />} facts={[trans.__('bringing it back…')]} title={state.message} />
+        <Label
+          mark={<Spinner />}
+          facts={[trans.__('bringing it back…')]}
+          hidden={room === 'tiny'}
+          title={state.message}
+        />
       );
     case 'consent':
       return (
@@ -185,7 +188,12 @@ function State(props: IFrame): JSX.Element | null {
           what="state"
           look="attention"
           mark={<span className="gpuhub-Bang" aria-hidden="true" />}
-          facts={[consentLabel(state.left.length, state.total, trans)]}
+          facts={[
+            room === 'tiny'
+              ? trans.__('%1 of %2', state.left.length, state.total)
+              : consentLabel(state.left.length, state.total, trans)
+          ]}
+          name={consentLabel(state.left.length, state.total, trans)}
           title={trans.__('Nothing was moved. Choose what should happen.')}
           dialogTitle={
             state.target === 'worker'
@@ -216,7 +224,8 @@ function State(props: IFrame): JSX.Element | null {
                 aria-hidden="true"
               />
             }
-            facts={compact ? facts.slice(1) : facts}
+            facts={room === 'wide' ? facts : facts.slice(1)}
+            hidden={room === 'tiny'}
             title={state.because ?? state.message}
           />
           <Progress share={share} label={trans.__('Progress of the move')} />
@@ -268,10 +277,10 @@ function CpuState(props: IFrame & { state: Extract<SwitchState, { kind: 'cpu' }>
 }
 
 function OnState(props: IFrame & { state: Extract<SwitchState, { kind: 'on' }> }): JSX.Element {
-  const { state, trans, now, actions, compact } = props;
+  const { state, trans, now, actions, room } = props;
   useTick(10_000);
-  const facts: React.ReactNode[] = [gpuName(state.gpu, trans)];
-  if (state.meter && !compact) {
+  const facts: React.ReactNode[] = room === 'tiny' ? [] : [gpuName(state.gpu, trans)];
+  if (state.meter && room === 'wide') {
     facts.push(percent(state.meter.utilisationPercent, trans));
     facts.push(size(state.meter.memoryBytes, trans));
   }
@@ -286,6 +295,7 @@ function OnState(props: IFrame & { state: Extract<SwitchState, { kind: 'on' }> }
         {...props}
         what="state"
         facts={facts}
+        name={room === 'tiny' ? gpuName(state.gpu, trans) : undefined}
         title={trans.__('Use, memory and time of your GPU. Click for more.')}
         dialogTitle={gpuName(state.gpu, trans)}
       >
@@ -298,21 +308,26 @@ function OnState(props: IFrame & { state: Extract<SwitchState, { kind: 'on' }> }
 function WarningState(
   props: IFrame & { state: Extract<SwitchState, { kind: 'warning' }> }
 ): JSX.Element {
-  const { state, trans, now, actions, compact } = props;
+  const { state, trans, now, actions, room } = props;
   useTick(1000);
   const { warning } = state;
   const left = countdown(warning.at - now());
-  const back = compact ? left : trans.__('back to CPU in %1', left);
+  const facts =
+    room === 'wide'
+      ? [warningReason(warning.reason, trans), trans.__('back to CPU in %1', left)]
+      : [warningReason(warning.reason, trans), left];
   const off = trans.__('Move this notebook back to the CPU, with its variables.');
   return (
     <span className="gpuhub-Track-group">
-      <Track on disabled={props.asking} title={off} onClick={actions.off} {...props} />
+      {room !== 'tiny' && (
+        <Track on disabled={props.asking} title={off} onClick={actions.off} {...props} />
+      )}
       <Chip
         {...props}
         what="state"
         look="warning"
         mark={<span className="gpuhub-Triangle" aria-hidden="true" />}
-        facts={[warningReason(warning.reason, trans), back]}
+        facts={room === 'tiny' ? [left] : facts}
         title={warning.message}
         dialogTitle={gpuName(state.gpu, trans)}
       >
@@ -339,10 +354,12 @@ function EndingState(
   const { state, trans, now } = props;
   useTick(1000);
   const facts = [trans.__('saving, then back to CPU')];
-  if (state.deadline !== null && !props.compact) {
+  if (state.deadline !== null && props.room === 'wide') {
     facts.push(trans.__('%1 left', countdown(state.deadline - now())));
   }
-  return <Label mark={<Spinner />} facts={facts} title={state.message} />;
+  return (
+    <Label mark={<Spinner />} facts={facts} hidden={props.room === 'tiny'} title={state.message} />
+  );
 }
 
 function AsideChip(props: IFrame & { aside: IAside }): JSX.Element {
@@ -354,7 +371,8 @@ function AsideChip(props: IFrame & { aside: IAside }): JSX.Element {
       what={aside.id}
       look={bad ? 'attention' : 'news'}
       mark={<span className={bad ? 'gpuhub-Bang' : 'gpuhub-Back'} aria-hidden="true" />}
-      facts={[asideLabel(aside, now(), trans)]}
+      facts={props.room === 'tiny' ? [] : [asideLabel(aside, now(), trans)]}
+      name={asideLabel(aside, now(), trans)}
       title={aside.message}
       dialogTitle={asideTitle(aside, trans)}
     >
@@ -422,12 +440,13 @@ function Track(
 function Label(props: {
   mark: React.ReactNode;
   facts: React.ReactNode[];
+  hidden: boolean;
   title: string;
 }): JSX.Element {
   return (
     <span className="gpuhub-Label" title={props.title}>
       {props.mark}
-      <Facts facts={props.facts} />
+      {!props.hidden && <Facts facts={props.facts} />}
     </span>
   );
 }
@@ -439,6 +458,8 @@ function Chip(
     look?: 'plain' | 'attention' | 'warning' | 'news';
     mark?: React.ReactNode;
     facts: React.ReactNode[];
+    /** What a screen reader says where the facts alone would be too few. */
+    name?: string;
     title: string;
     dialogTitle: string;
     children: React.ReactNode;
@@ -451,6 +472,7 @@ function Chip(
       <button
         ref={setAnchor}
         type="button"
+        aria-label={props.name}
         className={`gpuhub-Chip gpuhub-mod-${props.look ?? 'plain'}`}
         title={isOpen ? undefined : props.title}
         aria-haspopup="dialog"
