@@ -1,7 +1,8 @@
 import { nullTranslator } from '@jupyterlab/translation';
 import { fireEvent, render, screen, within } from '@testing-library/react';
 import { describe, expect, it, type Mock, vi } from 'vitest';
-import { type ISwitchActions, Switch } from '../src/components/Switch';
+import { Switch } from '../src/components/Switch';
+import type { ISwitchActions } from '../src/components/SwitchParts';
 import { asides, switchState } from '../src/model/switch';
 import type { Room } from '../src/shown';
 import type { Status } from '../src/wire';

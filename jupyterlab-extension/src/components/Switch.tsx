@@ -1,10 +1,9 @@
 /**
  * The switch in a notebook's toolbar: shows what is, and opens what one can do about it.
  */
-import { closeIcon, caretDownEmptyIcon } from '@jupyterlab/ui-components';
 import * as React from 'react';
 import { countdown, gpuName, held, percent, size } from '../format';
-import type { IAside, ISeries, Room, SwitchState } from '../shown';
+import type { IAside, SwitchState } from '../shown';
 import {
   announcement,
   asideLabel,
@@ -23,33 +22,8 @@ import {
   PoolChoice,
   WaitingDetails
 } from './SwitchDetails';
-import { Facts, type IWithTexts, LiveRegion, Progress, Spinner, useTick } from './marks';
-import { Popover } from './Popover';
-
-export interface ISwitchActions {
-  on: (pool?: string) => void;
-  off: () => void;
-  cancel: () => void;
-  moveAnyway: (remember: boolean) => void;
-  stay: () => void;
-  keep: () => void;
-  release: () => void;
-  openPanel: () => void;
-  dismiss: (aside: IAside) => void;
-  restore: (aside: IAside) => void;
-  choose: (aside: IAside) => void;
-}
-
-export interface ISwitchProps extends IWithTexts {
-  state: SwitchState;
-  asides: IAside[];
-  series: ISeries;
-  /** With less room, only what matters most is shown; the pop-overs and tooltips have the rest. */
-  room: Room;
-  /** A request of this tab is on its way; what is shown does not change before it is answered. */
-  asking: boolean;
-  actions: ISwitchActions;
-}
+import { LiveRegion, Progress, Spinner, useTick } from './marks';
+import { Cancel, Chip, type IFrame, type ISwitchProps, Label, Opener, Track } from './SwitchParts';
 
 export function Switch(props: ISwitchProps): JSX.Element | null {
   const { state, asides, trans, now } = props;
@@ -102,12 +76,6 @@ export function Switch(props: ISwitchProps): JSX.Element | null {
       <LiveRegion text={announcement(state, now(), trans)} />
     </div>
   );
-}
-
-interface IFrame extends ISwitchProps {
-  open: { what: string; byPerson: boolean } | null;
-  toggle: (what: string) => void;
-  close: () => void;
 }
 
 function State(props: IFrame): JSX.Element | null {
@@ -399,149 +367,5 @@ function AsideChip(props: IFrame & { aside: IAside }): JSX.Element {
         }}
       />
     </Chip>
-  );
-}
-
-/** The switch itself. It shows where the notebook is; a click asks, and changes nothing here. */
-function Track(
-  props: IFrame & {
-    on: boolean | 'unknown';
-    disabled?: boolean;
-    title: string;
-    onClick?: () => void;
-  }
-): JSX.Element {
-  const { on, trans } = props;
-  return (
-    <button
-      type="button"
-      role="switch"
-      className={`gpuhub-Track ${on === 'unknown' ? 'gpuhub-mod-unknown' : ''}`}
-      aria-checked={on === true}
-      aria-label={trans.__('Run on a GPU')}
-      aria-description={props.title}
-      aria-disabled={props.disabled ?? false}
-      title={props.title}
-      onClick={() => {
-        if (!props.disabled) {
-          props.onClick?.();
-        }
-      }}
-    >
-      <span className="gpuhub-Track-label" aria-hidden="true">
-        {trans.__('GPU')}
-      </span>
-      <span className="gpuhub-Track-rail" aria-hidden="true" />
-    </button>
-  );
-}
-
-/** Facts without a pop-over. */
-function Label(props: {
-  mark: React.ReactNode;
-  facts: React.ReactNode[];
-  hidden: boolean;
-  title: string;
-}): JSX.Element {
-  return (
-    <span className="gpuhub-Label" title={props.title}>
-      {props.mark}
-      {!props.hidden && <Facts facts={props.facts} />}
-    </span>
-  );
-}
-
-/** Facts that open a pop-over. */
-function Chip(
-  props: IFrame & {
-    what: string;
-    look?: 'plain' | 'attention' | 'warning' | 'news';
-    mark?: React.ReactNode;
-    facts: React.ReactNode[];
-    /** What a screen reader says where the facts alone would be too few. */
-    name?: string;
-    title: string;
-    dialogTitle: string;
-    children: React.ReactNode;
-  }
-): JSX.Element {
-  const [anchor, setAnchor] = React.useState<HTMLButtonElement | null>(null);
-  const isOpen = props.open?.what === props.what;
-  return (
-    <>
-      <button
-        ref={setAnchor}
-        type="button"
-        aria-label={props.name}
-        className={`gpuhub-Chip gpuhub-mod-${props.look ?? 'plain'}`}
-        title={isOpen ? undefined : props.title}
-        aria-haspopup="dialog"
-        aria-expanded={isOpen}
-        onClick={() => props.toggle(props.what)}
-      >
-        {props.mark}
-        <Facts facts={props.facts} />
-        <caretDownEmptyIcon.react
-          tag="span"
-          className="gpuhub-Chip-caret"
-          width="10px"
-          aria-hidden="true"
-        />
-      </button>
-      {isOpen && (
-        <Popover
-          anchor={anchor}
-          title={props.dialogTitle}
-          takeFocus={props.open?.byPerson ?? false}
-          onClose={props.close}
-        >
-          {props.children}
-        </Popover>
-      )}
-    </>
-  );
-}
-
-/** A caret alone that opens a pop-over. */
-function Opener(
-  props: IFrame & { what: string; label: string; dialogTitle: string; children: React.ReactNode }
-): JSX.Element {
-  const [anchor, setAnchor] = React.useState<HTMLButtonElement | null>(null);
-  const isOpen = props.open?.what === props.what;
-  return (
-    <>
-      <button
-        ref={setAnchor}
-        type="button"
-        className="gpuhub-Opener"
-        title={props.label}
-        aria-label={props.label}
-        aria-haspopup="dialog"
-        aria-expanded={isOpen}
-        onClick={() => props.toggle(props.what)}
-      >
-        <caretDownEmptyIcon.react tag="span" width="10px" aria-hidden="true" />
-      </button>
-      {isOpen && (
-        <Popover anchor={anchor} title={props.dialogTitle} takeFocus onClose={props.close}>
-          {props.children}
-        </Popover>
-      )}
-    </>
-  );
-}
-
-function Cancel(props: IFrame & { label: string }): JSX.Element {
-  return (
-    <button
-      type="button"
-      className="gpuhub-Cancel"
-      title={props.label}
-      aria-label={props.label}
-      disabled={props.asking}
-      onClick={props.actions.cancel}
-    >
-      <closeIcon.react tag="span" width="12px" aria-hidden="true" />
-    </button>
   );
 }
