@@ -7,10 +7,39 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 
 import psutil
+import pytest
+import pytest_asyncio
 
-from tests.service.session.desk import Desk, eventually
+from tests.service.session.desk import Desk, eventually, server_with_broker
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server() -> AsyncIterator[Desk]:
+    async with server_with_broker() as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def desk(server: Desk) -> AsyncIterator[Desk]:
+    """The module's server, with no lease and no files of another test."""
+    yield server
+    for lease in list(server.broker.leases):
+        await server.broker.finish(lease)
+
+    async def clear() -> bool:
+        status = await server.api("GET", "status")
+        return status["lease"] is None and not status["commands"]
+
+    await eventually(clear, "the last lease's end")
+    server.broker.leases.clear()
+    for file in server.home.glob("*"):
+        if file.is_file():
+            file.unlink()
 
 
 async def test_a_program_runs_on_the_gpu_and_its_exit_code_comes_back(desk: Desk) -> None:
