@@ -214,6 +214,9 @@ class LeaseKeeper:
             return
         if known is not None and known.id == lease.id and lease.usage is None:
             lease = lease.model_copy(update={"usage": known.usage, "idle_seconds": known.idle_seconds})
+        if known is None or known.state is not lease.state:
+            # What one may still use has changed with it.
+            self._poke.set()
         self.lease = lease
         if lease.state is LeaseState.ENDED:
             self.lease = None
