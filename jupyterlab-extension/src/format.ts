@@ -82,8 +82,11 @@ export function fromNow(ms: number, trans: TranslationBundle): string {
     : trans.__('in %1 h %2 min', Math.floor(minutes / 60), minutes % 60);
 }
 
-/** "about 6 min", for a wait. */
+/** "about 6 min", "any moment now", for a wait. */
 export function about(ms: number, trans: TranslationBundle): string {
+  if (ms < 15_000) {
+    return trans.__('any moment now');
+  }
   const minutes = Math.max(1, Math.ceil(ms / 60_000));
   if (minutes < 60) {
     return trans.__('about %1 min', minutes);

@@ -70,7 +70,8 @@ describe('times', () => {
     expect(fromNow(120 * MIN, trans)).toBe('in 2 h');
     expect(fromNow(125 * MIN, trans)).toBe('in 2 h 5 min');
     expect(about(5.6 * MIN, trans)).toBe('about 6 min');
-    expect(about(-1, trans)).toBe('about 1 min');
+    expect(about(20_000, trans)).toBe('about 1 min');
+    expect(about(-1, trans)).toBe('any moment now');
     expect(span(20_000, trans)).toBe('less than a minute');
     expect(span(60 * MIN, trans)).toBe('1 h');
   });

@@ -37,6 +37,8 @@ describe('news', () => {
     expect(news(queued, active)).toMatchObject([{ kind: 'granted', simulated: false }]);
     expect(news(status(), active)).toEqual([]);
     expect(news(queued, status())).toEqual([]);
+    const atOnce = lease({ created_at: at(-43), granted_at: at(-43) });
+    expect(news(queued, status({ lease: atOnce, pools: [pool()] }))).toEqual([]);
   });
 
   it('is each new notice of a notebook, once', () => {

@@ -5,7 +5,7 @@
  * when the page was opened is not news, except an open offer to restore and a running countdown.
  */
 import type { IWarning } from '../shown';
-import type { KernelNotice, Status } from '../wire';
+import type { KernelNotice, Lease, Status } from '../wire';
 import { warningOf } from './naming';
 
 export type News =
@@ -13,6 +13,9 @@ export type News =
   | { kind: 'warning-over' }
   | { kind: 'granted'; id: string; simulated: boolean; model: string; waited: boolean }
   | { kind: 'notice'; kernel: string; notebook: string | null; notice: KernelNotice };
+
+/** Every lease is queued for a moment; only who waited longer may have looked away. */
+const A_WAIT_MS = 5_000;
 
 export function news(before: Status | null, now: Status): News[] {
   const found: News[] = [];
@@ -26,7 +29,8 @@ export function news(before: Status | null, now: Status): News[] {
   if (
     before?.lease?.state === 'queued' &&
     now.lease?.id === before.lease.id &&
-    (now.lease.state === 'starting' || now.lease.state === 'active')
+    (now.lease.state === 'starting' || now.lease.state === 'active') &&
+    waitedMs(now.lease) >= A_WAIT_MS
   ) {
     const pool = now.pools.find(one => one.name === now.lease?.pool);
     found.push({
@@ -46,4 +50,9 @@ export function news(before: Status | null, now: Status): News[] {
     }
   }
   return found;
+}
+
+function waitedMs(lease: Lease): number {
+  const until = lease.granted_at ?? lease.active_at;
+  return until ? Date.parse(until) - Date.parse(lease.created_at) : 0;
 }
