@@ -73,6 +73,7 @@ class Capture:
         self._shell = shell
         self._patience_seconds = patience_seconds
         self.anchored = anchors(shell)
+        self._prelude = prelude(list(self.anchored))
         self._local = local_modules(shell)
         self._record = Record()
         self._record.handmade = {id(vars(one)): one for one in handmade_modules(shell.user_ns)}
@@ -185,9 +186,8 @@ class Capture:
         return good
 
     def _try(self, ready: list[tuple[list[Look], Stream | None]]) -> dict[int, str]:
-        start = prelude(list(self.anchored))
         small = [
-            (index, (start, stream, len(looks)))
+            (index, (self._prelude, stream, len(looks)))
             for index, (looks, stream) in enumerate(ready)
             if stream is not None
             and stream.total_bytes < trial.LIMIT_BYTES
@@ -202,13 +202,13 @@ class Capture:
         if stream is None:
             return
         size = writer.add([one.name for one in looks], stream, _rank(looks), self._chunks(stream))
-        if size < len(prelude(list(self.anchored))) + 2 * len(looks):
+        if size < len(self._prelude) + 2 * len(looks):
             raise Broken(AssertionError(f"nothing was written for {[one.name for one in looks]}"))
         for look in looks:
             look.stream.chunks = None
 
     def _chunks(self, stream: Stream) -> Iterator[Any]:
-        yield prelude(list(self.anchored))
+        yield self._prelude
         if stream.chunks is None:
             raise Broken(AssertionError("a stream was not kept"))
         yield from stream.chunks

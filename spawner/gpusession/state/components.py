@@ -252,7 +252,9 @@ class Survey:
             fresh.update(self._owner)
             self._owner = fresh
         else:
-            self._owner.update(dict.fromkeys(reached.keys() - self._owner.keys(), index))
+            # Not by subtracting views: that walks over all owners for each variable.
+            for ident in reached:
+                self._owner.setdefault(ident, index)
 
     def _join_largest(self, index: int, largest: Look) -> None:
         self._large = LargeReach(largest.pickler)

@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 FORMAT = 1
@@ -83,12 +83,16 @@ class Manifest:
 
 
 def dump(manifest: Manifest) -> bytes:
-    body = asdict(manifest)
+    components = [
+        {**vars(one), "buffers": [vars(buffer) for buffer in one.buffers]} for one in manifest.components
+    ]
+    body = {**vars(manifest), "components": components}
     return _canonical({**body, "digest": _digest(body)})
 
 
 def _canonical(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, sort_keys=True, indent=1, ensure_ascii=True).encode()
+    # Without indentation: json writes that in C, ten times as fast.
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def _digest(body: dict[str, Any]) -> str:
