@@ -81,11 +81,12 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def with_peak(work: Callable[[], Any]) -> tuple[float, int]:
-    """(seconds, how many bytes the process grew at most meanwhile)."""
+def with_peak(work: Callable[[], Any]) -> tuple[float, dict[str, float]]:
+    """Seconds; and of the process meanwhile: its CPU seconds, by how many bytes it grew at most."""
     Path("/proc/self/clear_refs").write_text("5")  # from here on, the peak is what is resident now
-    before = status("VmRSS")
-    return timed(work), status("VmHWM") - before
+    before, began = status("VmRSS"), time.process_time()
+    seconds = timed(work)
+    return seconds, {"cpu": time.process_time() - began, "grew": status("VmHWM") - before}
 
 
 def status(key: str) -> int:
@@ -128,18 +129,18 @@ def save_agent(shell: Any, case: str, folder: Path) -> dict[str, Any]:
 
     settle(folder)
     warm_files(folder, room(case))
-    first, grew = with_peak(save)
+    first, cost = with_peak(save)
     first_bytes = tree_bytes(folder)
     settle(folder)
     warm_files(folder, room(case))
-    second, _ = with_peak(save)
+    second = timed(save)
     second_bytes = tree_bytes(folder) - first_bytes
     check = timed(lambda: keeper.handle("check", {}, lambda done, total: None))
     return {
         "save": first,
         "second": second,
         "check": check,
-        "grew": grew,
+        **cost,
         "bytes": first_bytes,
         "second_bytes": second_bytes,
     }
@@ -191,8 +192,8 @@ def save_cloudpickle(shell: Any, case: str, folder: Path) -> dict[str, Any]:
 def saved(case: str, folder: Path, work: Callable[[], None]) -> dict[str, Any]:
     settle(folder)
     warm_files(folder, room(case))
-    seconds, grew = with_peak(work)
-    return {"save": seconds, "grew": grew, "bytes": tree_bytes(folder)}
+    seconds, cost = with_peak(work)
+    return {"save": seconds, **cost, "bytes": tree_bytes(folder)}
 
 
 # --- loading: once from the disk, once from the page cache (as after a move on the same machine)
