@@ -1,6 +1,7 @@
 /**
  * The panel as a widget in the left area: ties the model to the component.
  */
+import { PageConfig } from '@jupyterlab/coreutils';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { MenuSvg, ReactWidget } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
@@ -39,6 +40,7 @@ export class GpuPanel extends ReactWidget {
         trans={this._trans}
         now={() => model.now()}
         asking={this._asking > 0}
+        moreUrl={servicePage()}
         actions={this._actions}
       />
     );
@@ -91,6 +93,12 @@ export class GpuPanel extends ReactWidget {
   }
 
   private _asking = 0;
+}
+
+/** Beside the hub, where this server belongs to one. */
+function servicePage(): string | null {
+  const hub = PageConfig.getOption('hubPrefix');
+  return hub ? PageConfig.getOption('hubHost') + hub.replace(/hub\/?$/, 'services/gpu/') : null;
 }
 
 function about(saved: ISavedState): ICommandArgs {

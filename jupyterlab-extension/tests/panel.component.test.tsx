@@ -33,6 +33,7 @@ function draw(
       trans={trans}
       now={() => NOON}
       asking={false}
+      moreUrl="/services/gpu/"
       actions={actions}
     />
   );
@@ -84,7 +85,7 @@ describe('the card', () => {
     fireEvent.click(within(here).getByRole('button', { name: 'train.ipynb' }));
     expect(actions.openNotebook).toHaveBeenCalledWith('work/train.ipynb');
     expect(screen.getByText('Counts as idle after 10 min without use.')).toBeTruthy();
-    expect(screen.getByText(/Ends at the latest at .*, in 6 h\./)).toBeTruthy();
+    expect(screen.getByText(/Ends .* at the latest, in 6 h\./)).toBeTruthy();
     fireEvent.click(screen.getByRole('button', { name: 'Release' }));
     expect(actions.release).toHaveBeenCalledOnce();
   });
@@ -199,6 +200,15 @@ describe('saved states', () => {
     expect(screen.getAllByRole('button', { name: /^Restore/ })).toHaveLength(6);
     fireEvent.click(screen.getByRole('button', { name: 'Show 3 more' }));
     expect(screen.getAllByRole('button', { name: /^Restore/ })).toHaveLength(9);
+  });
+});
+
+describe('the way on', () => {
+  it('leads to the page of all leases, in a tab of its own', () => {
+    draw({});
+    const link = screen.getByRole('link', { name: 'All your leases and limits' });
+    expect(link.getAttribute('href')).toBe('/services/gpu/');
+    expect(link.getAttribute('target')).toBe('_blank');
   });
 });
 

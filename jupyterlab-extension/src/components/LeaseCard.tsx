@@ -113,7 +113,7 @@ function HeldCard(props: ICardProps & { card: Extract<CardState, { kind: 'held' 
   }
   if (card.latestEnd !== null) {
     const left = fromNow(card.latestEnd - now(), trans);
-    terms.push(trans.__('Ends at the latest at %1, %2.', at(card.latestEnd), left));
+    terms.push(trans.__('Ends %1 at the latest, %2.', at(card.latestEnd), left));
   }
   return (
     <div className={`gpuhub-Card ${warning ? 'gpuhub-mod-warning' : ''}`}>

@@ -18,6 +18,8 @@ export interface IPanelActions extends ICardActions, ISavedActions {
 export interface IPanelProps extends IWithTexts {
   state: IPanelState;
   asking: boolean;
+  /** The GPU service's own page, with the leases that are over; null: there is none. */
+  moreUrl: string | null;
   actions: IPanelActions;
 }
 
@@ -60,6 +62,13 @@ export function Panel(props: IPanelProps): JSX.Element {
               actions={actions}
             />
           </Section>
+          {props.moreUrl !== null && (
+            <section className="gpuhub-Section">
+              <a className="gpuhub-Link" href={props.moreUrl} target="_blank" rel="noreferrer">
+                {trans.__('All your leases and limits')}
+              </a>
+            </section>
+          )}
         </>
       )}
     </div>

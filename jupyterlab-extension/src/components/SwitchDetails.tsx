@@ -236,7 +236,7 @@ export function HeldLines(props: IWithTexts & { state: IHolding }): JSX.Element 
   if (state.latestEnd !== null) {
     lines.push(
       trans.__(
-        'Ends at the latest at %1, %2.',
+        'Ends %1 at the latest, %2.',
         at(state.latestEnd),
         fromNow(state.latestEnd - now(), trans)
       )
