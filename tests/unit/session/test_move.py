@@ -217,3 +217,19 @@ async def test_the_broker_hears_that_a_cell_runs_on_the_gpu_and_when_it_is_over(
     told = len(desk.broker.cells)
     await asyncio.sleep(0.2)
     assert len(desk.broker.cells) == told
+
+
+async def test_the_gpu_waits_a_moment_for_the_answer_to_what_may_stay_behind(desk: Desk) -> None:
+    await desk.open(x=1, f="FILE")
+    status = await desk.flip("worker")
+    assert status.move.step == "refused"
+    held = desk.session.lease_id()
+    assert held is not None
+    assert (await desk.flip("worker", consent=True)).placement == "worker"
+    assert desk.session.lease_id() == held
+
+
+async def test_without_an_answer_the_gpu_goes_back(desk: Desk) -> None:
+    await desk.open(x=1, f="FILE")
+    await desk.flip("worker")
+    await until(lambda: desk.session.lease_id() is None, "the lease to go back")
