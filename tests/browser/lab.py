@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Self
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, WebSocket, expect
 
 from tests.browser.visitor import Visitor
 
@@ -25,6 +26,21 @@ class Lab:
 
     def __init__(self, visitor: Visitor, page: Page | None = None) -> None:
         self.visitor, self.page = visitor, page or visitor.page
+        self.kernels_heard = 0
+        self.channels: list[str] = []
+        """Addresses of the websockets to kernels that were opened, in order."""
+        self.page.on("websocket", self._listen)
+
+    def _listen(self, socket: WebSocket) -> None:
+        if "/channels" not in socket.url:
+            return
+        self.channels.append(socket.url)
+
+        def first(_: object) -> None:
+            socket.remove_listener("framereceived", first)
+            self.kernels_heard += 1
+
+        socket.on("framereceived", first)
 
     @property
     def path(self) -> str:
@@ -36,42 +52,40 @@ class Lab:
             self.visitor.goto(self.path, self.page)
             self.wait_until_up()
             return None
-        # A fresh workspace: a second tab must not take over what the first one has open.
+        heard = self.kernels_heard
         self.visitor.goto(f"{self.path}/tree/{notebook}", self.page)
         self.wait_until_up()
-        found = Notebook(self)
-        found.wait_until_ready()
-        return found
+        return Notebook(self).wait_until_ready(heard)
 
     def wait_until_up(self) -> None:
         expect(self.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=OPEN_MS)
-        expect(self.page.get_by_role("menubar", name="main menu")).to_be_visible(timeout=OPEN_MS)
+        expect(self.page.get_by_role("menubar")).to_be_visible(timeout=OPEN_MS)
 
     def new_notebook(self) -> Notebook:
         """By the launcher's card."""
-        card = self.page.locator('.jp-LauncherCard[data-category="Notebook"]', has_text="Python 3")
+        card = self.page.locator(
+            '.jp-LauncherCard[data-category="Notebook"]', has_text="Python 3 (ipykernel)"
+        )
+        heard = self.kernels_heard
         card.first.click()
-        found = Notebook(self)
-        found.wait_until_ready()
-        return found
+        return Notebook(self).wait_until_ready(heard)
 
     def open_from_files(self, name: str) -> Notebook:
         """By a double click in the file browser; the tab is the front one afterwards."""
         files = self.page.locator(".jp-DirListing-item", has_text=name)
         if not files.first.is_visible():
             self.page.get_by_role("button", name="Refresh the file browser").click()
+        heard = self.kernels_heard
         files.first.dblclick()
         expect(self.page.locator(".lm-TabBar-tab.jp-mod-current", has_text=name)).to_be_visible()
-        found = Notebook(self)
-        found.wait_until_ready()
-        return found
+        return Notebook(self).wait_until_ready(heard)
 
     def front(self, name: str) -> None:
         """Bring an open tab to the front."""
         self.page.locator("#jp-main-dock-panel .lm-TabBar-tab", has_text=name).click()
 
     def menu(self, name: str, item: str) -> None:
-        self.page.get_by_role("menubar", name="main menu").get_by_role("menuitem", name=name).click()
+        self.page.get_by_role("menubar").get_by_role("menuitem", name=name).click()
         self.page.get_by_role("menu").get_by_text(item, exact=True).click()
 
     def run_command(self, label: str) -> None:
@@ -80,9 +94,6 @@ class Lab:
         palette = self.page.locator(".lm-CommandPalette-input")
         palette.fill(label)
         self.page.locator(".lm-CommandPalette-item", has_text=label).first.click()
-
-    def dialog(self) -> Locator:
-        return self.page.locator(".jp-Dialog")
 
     @property
     def panel(self) -> Locator:
@@ -93,8 +104,13 @@ class Lab:
         expect(found).to_be_visible()
         return found
 
-    def notifications(self) -> Locator:
-        return self.page.get_by_role("alert")
+    def release(self, question: str | None = None) -> None:
+        """By the panel's button; where several things would move back, it asks first."""
+        self.panel.get_by_role("button", name="Release", exact=True).click()
+        if question is not None:
+            asked = self.page.get_by_role("dialog", name="Release the GPU?")
+            expect(asked).to_contain_text(question)
+            asked.get_by_role("button", name="Release").click()
 
     def terminal(self) -> Terminal:
         self.page.locator(".jp-LauncherCard", has_text="Terminal").click()
@@ -110,11 +126,14 @@ class Notebook:
         self.cells = self.panel.locator(".jp-Notebook .jp-CodeCell")
         self.switch = Switch(self)
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, heard_before: int = 0) -> Self:
+        """Until a cell would really be sent: JupyterLab says "idle" before it is connected, and then
+        drops what one submits."""
         expect(self.panel).to_have_count(1, timeout=OPEN_MS)
-        # "Idle" by JupyterLab's own account of the kernel.
+        self.lab.visitor.wait(lambda: self.lab.kernels_heard > heard_before, "the kernel to be connected")
         status = self.panel.locator(".jp-Notebook-ExecutionIndicator")
         expect(status).to_have_attribute("data-status", "idle", timeout=OPEN_MS)
+        return self
 
     def cell(self, index: int) -> Locator:
         return self.panel.locator(f'.jp-CodeCell[data-windowed-list-index="{index}"]')

@@ -20,8 +20,9 @@ def on_a_gpu(person: Visitor, code: str) -> Notebook:
     person.start()
     lab = Lab(person)
     lab.wait_until_up()
-    notebook = lab.new_notebook()
-    notebook.run(code)
+    person.put_notebook("work.ipynb", code)
+    notebook = lab.open_from_files("work.ipynb")
+    notebook.run_existing(0)
     notebook.switch.turn_on()
     return notebook
 

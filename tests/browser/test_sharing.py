@@ -17,8 +17,9 @@ def at_work(person: Visitor) -> Notebook:
     person.start()
     lab = Lab(person)
     lab.wait_until_up()
-    notebook = lab.new_notebook()
-    notebook.run(f'name = "{person.name}"')
+    person.put_notebook("work.ipynb", f'name = "{person.name}"')
+    notebook = lab.open_from_files("work.ipynb")
+    notebook.run_existing(0)
     return notebook
 
 
@@ -55,7 +56,7 @@ def test_people_get_different_gpus_or_wait_in_line_and_are_served_with_the_brows
     three.save()
     address = three.page.url
     three.page.goto("about:blank")
-    two.lab.panel.get_by_role("button", name="Release").click()
+    two.lab.release()
     two.switch.expect_cpu()
     fay.wait(lambda: [lease["state"] for lease in fay.leases()] == ["active"], "fay's turn", 60)
     assert fay.leases()[0]["devices"][0]["id"] == devices[1]

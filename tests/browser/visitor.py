@@ -118,7 +118,7 @@ class Visitor:
 
     def leases(self) -> list[dict[str, Any]]:
         """The leases of this person that have not ended."""
-        found = self.api("GET", "services/gpu/api/v1/leases").json()["leases"]
+        found = self.api("GET", "services/gpu/api/v1/leases?everyone=true").json()["leases"]
         return [lease for lease in found if lease["user"] == self.name and lease["state"] != "ended"]
 
     def stop_server(self) -> None:
