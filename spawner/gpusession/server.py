@@ -33,7 +33,7 @@ from tornado import web
 from gpulease import errors
 from gpulease.client import BrokerClient
 from gpulease.scopes import SERVICE_NAME
-from gpusession import api, privatesocket
+from gpusession import api, privatesocket, promptness
 from gpusession.activity import Activity
 from gpusession.commands import Commands
 from gpusession.history import HistoryResource
@@ -105,6 +105,7 @@ class GpuSession(ExtensionApp):
         self.handlers.extend(api.routes("/", session, activity))
         self.commands = asyncio.run(session.call(self._open_private(session, activity, folder, loop)))
         provisioner.attach(session)
+        promptness.install(app)
         if zmq.has("curve"):
             # Anybody with an account on this machine can connect to loopback: output must not be his to read.
             app.kernel_manager.transport_encryption = "auto"
