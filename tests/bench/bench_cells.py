@@ -1,10 +1,9 @@
 """What standing behind the relay (and the link) costs: an empty cell, and a flood of output.
 
 Kernels take turns in one run: plain Jupyter; ours on the server (relay); ours on the worker (relay and
-SSH). All three are asked at the server itself and acknowledge every packet at once: Jupyter Server
-leaves Nagle's algorithm on for its websockets, so that a small message waits for the acknowledgement
-of the one before, and a receiver that delays it (40 ms) hides everything else. The last row is what
-such a receiver sees through the hub's proxy.
+SSH). All three are asked at the server itself, and acknowledge each frame as soon as it was read: plain
+Jupyter leaves Nagle's algorithm on for its websockets, and a receiver that delays acknowledgements
+(40 ms) would hide everything else. The last row is such a receiver, through the hub's proxy.
 """
 
 from __future__ import annotations
