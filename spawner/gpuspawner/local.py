@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pwd
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -35,6 +36,10 @@ from gpuspawner.refusals import Refusal
 LOOK_SECONDS = 0.15
 TRIES = 3
 """Ports that are tried when somebody else takes one in between."""
+
+
+NAME_THE_PROMPT = r"PS1=${PS1//\\u/$USER}; unset PROMPT_COMMAND"
+"""Where an account is a number only, bash greets with "I have no name!"; this names the person, once."""
 
 
 class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
@@ -336,6 +341,8 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
             JUPYTERHUB_SERVICE_URL=f"http://127.0.0.1:{port}{self.server.base_url}",
             CODE_WORKINGDIR=account.home,
         )
+        if not has_name(account.uid):
+            env.setdefault("PROMPT_COMMAND", NAME_THE_PROMPT)
         settings: dict[str, Any] = {
             "ServerApp": {
                 "jpserver_extensions": {"gpusession.server": True},
@@ -378,6 +385,15 @@ async def _apply(spawner: GpuLocalSpawner, options: Any) -> None:
         spawner.take(spawner.chosen(options))
     except Refusal as refusal:
         spawner.refused = refusal
+
+
+def has_name(uid: int) -> bool:
+    """Whether the machine's list of accounts knows this number."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _free_port() -> int:
