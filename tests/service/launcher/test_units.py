@@ -73,7 +73,8 @@ async def test_signals_that_the_launcher_inherited_as_ignored_work_in_a_unit(tmp
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGHUP, before[1])
-    ignored = int(status.partition("SigIgn:\t")[2].split()[0], 16)
+    # 32 and 33 are the C library's own: below make they are ignored, and nobody can send them.
+    ignored = int(status.partition("SigIgn:\t")[2].split()[0], 16) & 0x7FFFFFFF
     blocked = int(status.partition("SigBlk:\t")[2].split()[0], 16)
     # Python itself ignores SIGPIPE and SIGXFSZ in each of its processes.
     assert ignored & ~(1 << (signal.SIGPIPE - 1)) & ~(1 << (signal.SIGXFSZ - 1)) == 0
