@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Playwright, expect
 ARGUMENTS = [
     "--no-sandbox",  # tests may run as root, in a container
     "--disable-gpu",
+    "--disable-3d-apis",  # terminals draw text then, which can be read
     "--disable-dev-shm-usage",
     "--disable-quic",
     "--no-first-run",

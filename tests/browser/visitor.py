@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -115,6 +116,11 @@ class Visitor:
         content = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
         body = {"type": "notebook", "content": content}
         self.api("PUT", f"user/{self.name}/api/contents/{path}", json=body)
+
+    def set_lab(self, plugin: str, **settings: Any) -> None:
+        """Change one's settings of JupyterLab, as its settings editor does."""
+        body = {"raw": json.dumps(settings)}
+        self.api("PUT", f"user/{self.name}/lab/api/settings/{plugin}", json=body)
 
     def leases(self) -> list[dict[str, Any]]:
         """The leases of this person that have not ended."""
