@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from typing import Any
@@ -16,11 +17,15 @@ from tests.service.hub.browsing import form_url, sign_in, signed_in
 
 
 def server_process(name: str) -> psutil.Process:
-    for process in psutil.process_iter(["cmdline"]):
+    """The newest of that name: another run's may be on the machine."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "create_time"]):
         line = " ".join(process.info["cmdline"] or [])
-        if "jupyterhub.singleuser" in line and process.environ().get("JUPYTERHUB_USER") == name:
-            return process
-    raise AssertionError(f"no server of {name}")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "jupyterhub.singleuser" in line and process.environ().get("JUPYTERHUB_USER") == name:
+                found.append(process)
+    assert found, f"no server of {name}"
+    return max(found, key=lambda process: process.info["create_time"])
 
 
 def test_a_wrong_password_is_refused(hub: RunningHub) -> None:
