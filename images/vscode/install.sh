@@ -86,6 +86,10 @@ cat >"$P/settings.json" <<'SETTINGS'
   "telemetry.telemetryLevel": "off",
   "extensions.autoCheckUpdates": false,
   "extensions.autoUpdate": false,
+  "files.exclude": {
+    ".cache": true, ".config": true, ".gpuhub": true, ".ipython": true, ".jupyter": true, ".local": true,
+    ".npm": true, "**/__pycache__": true, "**/.ipynb_checkpoints": true
+  },
   "terminal.integrated.defaultProfile.linux": "bash"
 }
 SETTINGS
@@ -98,6 +102,9 @@ user="${XDG_DATA_HOME:-$HOME/.local/share}/code-server/User"
 if [ ! -e "$user/settings.json" ]; then
     mkdir -p "$user" && cp "$here/settings.json" "$user/settings.json" && chmod u+w "$user/settings.json"
 fi
+# As if started from a terminal: otherwise its terminals get what a login shell makes of the environment,
+# and /etc/profile takes this server's folder, with the gpu command, off the PATH.
+export VSCODE_CLI=1
 exec "$here/bin/node" "$here/cs/node_modules/code-server/out/node/entry.js" \
     --disable-update-check --disable-workspace-trust "$@"
 WRAPPER

@@ -115,6 +115,8 @@ class Lab:
     def terminal(self) -> Terminal:
         # JupyterLab paints terminals; for screen readers it writes them too.
         self.visitor.set_lab("@jupyterlab/terminal-extension:plugin", screenReaderMode=True)
+        self.page.reload()
+        self.wait_until_up()
         self.page.locator(".jp-LauncherCard", has_text="Terminal").click()
         return Terminal(self.page)
 

@@ -18,8 +18,8 @@ def test_vscode_opens_edits_and_runs_on_a_gpu_from_its_terminal(hub: RunningHub,
     lea = enter(hub, "lea")
     lea.sign_in()
     lea.start(editor="VS Code")
-    code = Code(lea)
     lea.write("train.py", PROGRAM)
+    code = Code(lea)
     lea.picture("vscode")
     code.open("train.py")
     code.append('print("edited here")\n')
@@ -46,7 +46,7 @@ def test_the_gpu_command_in_jupyterlabs_terminal_works_on_the_same_lease(
     lab.wait_until_up()
     terminal = lab.terminal()
     terminal.type("gpu status")
-    terminal.expect("No GPU")
+    terminal.expect("2 of 2 free")
     terminal.type("gpu on")
     mia.wait(lambda: [one["state"] for one in mia.leases()] == ["active"], "a GPU", 60)
     panel = lab.panel
