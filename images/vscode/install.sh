@@ -26,6 +26,11 @@ patient() {
     fail "VS Code could not be installed: $* failed. All of it: $LOG"
 }
 
+# Two at once would pull the files from under each other.
+if command -v flock >/dev/null; then
+    exec 9>"$P/.lock"
+    flock 9
+fi
 RECIPE="$CODE_SERVER $NODE_WHEEL $(cksum <"$0" | cut -d' ' -f1)"
 if [ "$(cat "$P/.installed" 2>/dev/null)" = "$RECIPE" ] && [ -x "$P/bin/code-server" ]; then
     say "VS Code (code-server $CODE_SERVER) is installed in $P"
