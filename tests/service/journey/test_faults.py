@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -219,7 +220,9 @@ async def test_a_damaged_saved_state_is_refused_with_its_reason(tab: Tab, flaw: 
     folder = next((home / ".local/share/gpuhub/snapshots").rglob(info["id"]))
     if flaw == "other-python":
         manifest = folder / "manifest.json"
-        manifest.write_text(manifest.read_text().replace('"python": "3.', '"python": "2.'))
+        body = json.loads(manifest.read_text())
+        assert body["python"].startswith("3.")
+        manifest.write_text(json.dumps({**body, "python": "2.7.18"}))
     else:
         data = max(
             (p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"), key=os.path.getsize
