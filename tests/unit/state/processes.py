@@ -44,7 +44,7 @@ class Shell:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def _ask(self, **order: Any) -> dict[str, Any]:
+    def ask(self, **order: Any) -> dict[str, Any]:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(order) + "\n")
@@ -58,7 +58,7 @@ class Shell:
         """Run cells; return what they printed. A cell that fails is a failure of the test."""
         printed = ""
         for cell in cells:
-            answer = self._ask(run=cell)
+            answer = self.ask(run=cell)
             assert not answer["error"], answer["error"]
             printed += answer["text"]
         return printed
@@ -68,7 +68,7 @@ class Shell:
 
     def handle(self, op: str, **content: Any) -> dict[str, Any]:
         """Ask the agent; its errors come back as ``{"code", "message", "hint", "details"}``."""
-        return self._ask(handle=op, content=content)
+        return self.ask(handle=op, content=content)
 
     def save(self, folder: Path, accept: Any = "none") -> dict[str, Any]:
         saved = self.handle("save", folder=str(folder), meta=META, accept=accept)

@@ -26,7 +26,7 @@ class Journey:
             self.unchanged = {t.id: before.value(t.true) for t in things if t.true and t.id in UNHARMED}
         with Shell(folder / "work") as after:
             self.loaded = after.load(folder / "snapshots" / self.saved["snapshot"])
-            self.true = {thing.id: after._ask(run=f"print({thing.true})") for thing in things if thing.true}
+            self.true = {thing.id: after.ask(run=f"print({thing.true})") for thing in things if thing.true}
             self.names = after.value("sorted(globals())")
 
 
