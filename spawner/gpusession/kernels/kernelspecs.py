@@ -34,7 +34,11 @@ def offer(folder: Path, environ: MutableMapping[str, str], manager: Any = None) 
         "display_name": "Python 3 (GPU)",
         "language": "python",
         "interrupt_mode": "signal",
-        "metadata": {"debugger": True, "gpuhub": {"placement": "worker"}},
+        "metadata": {
+            "debugger": True,
+            "supported_encryption": ["curve"],
+            "gpuhub": {"placement": "worker"},
+        },
     }
     (place / "kernel.json").write_text(json.dumps(spec, indent=1), encoding="utf-8")
     _copy_logos(place)

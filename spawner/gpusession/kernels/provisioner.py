@@ -98,6 +98,10 @@ class GpuProvisioner(LocalProvisioner):
         if self._session is None and not super().has_process and _attached is not None:
             self._session = _attached[0]
         if self._session is None:
+            if zmq.has("curve") and getattr(self.parent, "transport_encryption", "") == "disabled":
+                # "disabled" is the default of every such program; other accounts of the machine could
+                # subscribe to what the kernel prints. Where the kernel spec says nothing, it stays as it was.
+                self.parent.transport_encryption = "auto"
             return standin.wrap(await super().pre_launch(**kwargs))
         manager = self.parent
         extra = kwargs.pop("extra_arguments", [])
