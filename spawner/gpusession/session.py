@@ -91,6 +91,8 @@ class Parts:
     """How long a GPU waits for the answer to "move without these variables?": a moment to read, no more."""
     cell_hint_seconds: float = 5.0
     """How often the broker hears that a cell runs on the GPU: often, so that a warning is called off soon."""
+    busy_look_seconds: float = 1.0
+    """How often it is looked which kernels run something: a cell that is over sooner is no news."""
 
 
 class Session(OwnLoop):
@@ -119,6 +121,7 @@ class Session(OwnLoop):
         self._build()
         self.spawn(self.keeper.run(), "follow")
         self.spawn(self._hint_cells(), "cells")
+        self.spawn(self._changes.follow(self._busy, self._parts.busy_look_seconds), "busy")
         self.spawn(self._measure(), "measure")
 
     async def finish(self) -> None:
@@ -282,6 +285,9 @@ class Session(OwnLoop):
 
     def _lease_ended(self, lease: Lease) -> None:
         self.lending.stays(lease.id)
+
+    def _busy(self) -> set[str]:
+        return {kernel.id for kernel in self.kernels.values() if kernel.endpoint.in_flight is not None}
 
     async def _hint_cells(self) -> None:
         """Say that a cell or a program runs on the GPU, again and again, and once that none does."""

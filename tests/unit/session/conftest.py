@@ -55,6 +55,7 @@ class Desk:
                 fence_seconds=0.2,
                 answer_seconds=0.3,
                 cell_hint_seconds=0.05,
+                busy_look_seconds=0.05,
             )
         )
 

@@ -218,6 +218,22 @@ async def test_followers_hear_of_each_change_and_the_last_word_is_true(desk: Des
     assert len(heard) == count
 
 
+async def test_followers_hear_when_a_kernel_begins_and_ends_to_run_something(desk: Desk) -> None:
+    _, endpoint = await desk.open(x=1)
+    heard: list[bool] = []
+
+    def hear(kind: str, key: str, data: str) -> None:
+        if (kind, key) == ("kernel", "k1"):
+            heard.append(json.loads(data)["busy"])
+
+    await asyncio.sleep(0.2)
+    desk.session.subscribe(hear)
+    endpoint.run_cell("while True: pass")
+    await until(lambda: heard and heard[-1], "the news that it runs")
+    endpoint.end_cell()
+    await until(lambda: not heard[-1], "the news that it is over")
+
+
 async def test_the_whole_status_adds_up(desk: Desk) -> None:
     await desk.open(x=1)
     await desk.session.save("k1")
