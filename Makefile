@@ -120,6 +120,11 @@ lane-service: .venv/.test install system
 lane-browser: .venv/.test install system vscode
 	$(BIN)/pytest tests/browser
 
+.PHONY: picture
+picture: .venv/.test install system ## Make the README's picture anew, from the real thing
+	$(BIN)/pytest tests/browser -k a_training_shows_its_use
+	cp .artifacts/browser/test_a_training_shows_its_use*/journey.png $(EXTENSION)/screenshots/journey.png
+
 .PHONY: bench
 bench: .venv/.test install system ## Measure, side by side, and print ratios
 	$(BIN)/python -m tests.bench

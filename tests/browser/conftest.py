@@ -27,8 +27,8 @@ Enter = Callable[..., Visitor]
 
 PATIENT = {"ending_deadline_seconds": 30, "worker_grace_seconds": 10}
 IMPATIENT = PATIENT | {
-    "idle_after_seconds": 10,
-    "warn_seconds": 20,
+    "idle_after_seconds": 8,
+    "warn_seconds": 15,
     "keep_minutes": 1,
     "keep_times": 1,
 }

@@ -170,10 +170,14 @@ class Notebook:
     def run(self, code: str, timeout_ms: float = CELL_MS) -> str:
         return self.result(self.submit(code), timeout_ms)
 
-    def run_existing(self, index: int, timeout_ms: float = CELL_MS) -> str:
-        """Run a cell that is already written."""
+    def start_existing(self, index: int) -> None:
+        """Submit a cell that is already written."""
         self.cell(index).locator(".cm-content").click()
         self.page.keyboard.press("Shift+Enter")
+
+    def run_existing(self, index: int, timeout_ms: float = CELL_MS) -> str:
+        """Run a cell that is already written."""
+        self.start_existing(index)
         return self.result(index, timeout_ms)
 
     def save(self) -> None:

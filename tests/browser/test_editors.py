@@ -52,6 +52,7 @@ def test_the_gpu_command_in_jupyterlabs_terminal_works_on_the_same_lease(
     panel = lab.panel
     expect(panel.get_by_role("button", name="Release")).to_be_visible()
     terminal.type("clear; gpu status")
+    terminal.expect("on since")
     terminal.expect("simulated")
     mia.picture("gpu-status")
     terminal.type("clear; gpu run python -c 'import os; print(os.environ[\"CUDA_VISIBLE_DEVICES\"], 6*7)'")

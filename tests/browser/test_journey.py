@@ -188,3 +188,56 @@ def test_a_second_notebook_joins_the_same_gpu_and_release_brings_both_back(
     assert first.run("print(first)") == "1"
     cal.wait(lambda: cal.leases() == [], "the GPU to be free", 20)
     cal.picture("released")
+
+
+DIGITS = """\
+import numpy as np
+import matplotlib.pyplot as plt
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+
+digits = load_digits()
+order = np.random.default_rng(7).permutation(len(digits.data))
+images, labels = digits.data[order] / 16, digits.target[order]
+train, test = slice(0, 1400), slice(1400, None)
+plt.figure(figsize=(9, 1.1))
+plt.imshow(np.hstack(digits.images[:10]), cmap="gray_r")
+plt.axis("off");
+"""
+TRAINING = """\
+import time
+
+network = MLPClassifier((400, 200), random_state=7)
+until, epoch = time.time() + 20, 0
+while time.time() < until:
+    network.partial_fit(images[train], labels[train], classes=range(10))
+    epoch += 1
+    if epoch in (1, 2, 5, 10):
+        rate = network.score(images[test], labels[test])
+        print(f"epoch {epoch:2}: {rate:.1%} read rightly")
+"""
+
+
+def test_a_training_shows_its_use_in_the_switch_and_in_the_panel_while_it_runs(
+    hub: RunningHub, enter: Enter
+) -> None:
+    ada = enter(hub, "ada", viewport={"width": 1280, "height": 760})
+    ada.sign_in()
+    ada.start()
+    lab = Lab(ada)
+    lab.wait_until_up()
+    ada.put_notebook("digits.ipynb", DIGITS, TRAINING)
+    notebook = lab.open_from_files("digits.ipynb")
+    notebook.run_existing(0)
+    notebook.switch.turn_on()
+    panel = lab.panel
+    notebook.start_existing(1)
+    expect(notebook.switch.group).to_contain_text(re.compile(r"[1-9]\d* %"), timeout=20_000)
+    expect(panel.get_by_role("meter", name="Use")).to_have_attribute(
+        "aria-valuenow", re.compile(r"^[1-9]"), timeout=20_000
+    )
+    expect(panel.get_by_role("list", name="What runs on this GPU")).to_contain_text("running")
+    expect(notebook.cell(1)).to_contain_text("epoch 10", timeout=40_000)
+    ada.page.wait_for_timeout(4_000)  # the chart has a few samples more
+    ada.picture("journey")
+    assert "rightly" in notebook.result(1)
