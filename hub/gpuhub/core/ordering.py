@@ -88,15 +88,20 @@ def places(snapshot: Snapshot, now: datetime) -> dict[str, Place]:
 
 
 def _end_of(one: Held, typical_seconds: float | None, now: datetime) -> datetime | None:
-    """Return when a held lease's GPUs will be free, as far as it can be told."""
-    left = [
-        seconds
-        for seconds in (one.deadline_in_seconds, one.warned_in_seconds, one.ends_in_seconds)
-        if seconds is not None
-    ]
+    """Return when a held lease's GPUs will be free, as far as it can be told.
+
+    The latest end that a lease may have says nothing by itself: hardly anybody stays so long, and "about
+    12 h" would send people away from a GPU that is free in minutes. It only cuts the other answers short.
+    """
+    left = [one.deadline_in_seconds, one.warned_in_seconds]
     if typical_seconds is not None:
         left.append(max(60.0, typical_seconds - one.since_grant_seconds))
-    return now + timedelta(seconds=max(0.0, min(left))) if left else None
+    known = [seconds for seconds in left if seconds is not None]
+    if not known:
+        return None
+    if one.ends_in_seconds is not None:
+        known.append(one.ends_in_seconds)
+    return now + timedelta(seconds=max(0.0, min(known)))
 
 
 def _message(ahead: int, waits: WaitsFor, limit: str | None, pool: PoolNow | None, gpus: int) -> str:

@@ -132,10 +132,17 @@ def test_the_message_counts_those_ahead_and_names_nobody(ahead_count: int, text:
     assert (place.place, place.ahead, place.message) == (ahead_count + 1, ahead_count, text)
 
 
-def test_the_estimate_is_the_first_known_end() -> None:
-    holds = active("bob", ends_in_seconds=600.0)
+def test_the_estimate_is_never_later_than_the_latest_end() -> None:
+    holds = active("bob", ends_in_seconds=600.0, since_grant_seconds=0.0)
     mine = queued("ann")
-    assert place_of(mine, snapshot(holds, mine)).estimated_start == ahead(seconds=600)
+    world = snapshot(holds, mine, pools=(pool(1, typical_seconds=3600.0),))
+    assert place_of(mine, world).estimated_start == ahead(seconds=600)
+
+
+def test_the_latest_end_alone_is_no_estimate() -> None:
+    holds = active("bob", ends_in_seconds=12 * 3600.0)
+    mine = queued("ann")
+    assert place_of(mine, snapshot(holds, mine)).estimated_start is None
 
 
 def test_the_estimate_plays_the_queue_forward_by_what_is_typical() -> None:
