@@ -10,6 +10,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+AGENT = [
+    "nvidia-ml-py>=12.560",  # imports as pynvml
+    "structlog>=24.1",
+    "grpcio>=1.74",  # the kubelet's PodResources API: which pod has which GPU
+    "protobuf>=5.29",  # its messages
+]
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "hub/gpulease/__init__.py").read_text())[1]
 
 HUB = find_packages("hub")
@@ -47,7 +53,9 @@ setup(
         "httpx>=0.27",  # the client
     ],
     extras_require={
+        "agent": AGENT,  # the node agent alone
         "hub": [
+            *AGENT,
             "jupyterhub>=5.5,<7",
             "jupyterhub-kubespawner>=7.1",  # profile lists in form and meaning; the cluster's spawner
             "oauthenticator>=17.4",  # sign-in through a campus identity provider
@@ -59,9 +67,7 @@ setup(
             "alembic>=1.13",
             "aiosqlite>=0.20",
             "psycopg[binary]>=3.2",  # PostgreSQL
-            "nvidia-ml-py>=12.560",  # imports as pynvml
             "prometheus_client>=0.20",
-            "structlog>=24.1",
             "typer>=0.12",
             "rich>=13.7",
             "cryptography>=42",  # host keys for workers
@@ -100,6 +106,8 @@ setup(
             "ruff>=0.9",
             "mypy>=1.13",
             "types-PyYAML",
+            "grpcio-tools>=1.74",  # compiles the kubelet's .proto files for those who play the kubelet
+            "types-protobuf",
             "playwright>=1.50",
             "nbclient>=0.10",
             "papermill>=2.6",
