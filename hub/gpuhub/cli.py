@@ -124,6 +124,51 @@ def policy(
 
 
 @app.command()
+def trial(
+    url: Annotated[str, typer.Option(help="Where people open gpuhub: http://127.0.0.1:8000/")],
+    user: Annotated[str, typer.Option(help="The account that makes the journey.")] = "gpuhub-trial",
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with its password, for the sign-in form.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with a token of it, where people sign in elsewhere.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Environment to start; none: the default one.")] = None,
+    gpu: Annotated[bool, typer.Option(help="Whether to move the kernel onto a GPU and back.")] = True,
+    patience: Annotated[
+        float,
+        typer.Option(min=1, help="Seconds that one step may take. Raise it where people wait in line."),
+    ] = 600.0,
+) -> None:
+    """Walk one person's whole journey at URL: sign in, notebook, GPU, back, stop. For operators."""
+    from gpuhub.trial import TrialFailed, TrialOptions, read_secret, run
+
+    if (password_file is None) == (token_file is None):
+        typer.echo("gpuhub: give either --password-file or --token-file.", err=True)
+        raise typer.Exit(2)
+    try:
+        options = TrialOptions(
+            url=url,
+            user=user,
+            password="" if password_file is None else read_secret(password_file),
+            token="" if token_file is None else read_secret(token_file),
+            profile=profile,
+            gpu=gpu,
+            patience_seconds=patience,
+        )
+    except (OSError, UnicodeError) as error:
+        typer.echo(f"gpuhub: the file with the password or token cannot be read: {error}", err=True)
+        raise typer.Exit(2) from None
+    try:
+        run(options, typer.echo)
+    except TrialFailed as failed:
+        typer.echo(f"FAILED  {failed}", err=True)
+        if failed.hint:
+            typer.echo(f"        {failed.hint}", err=True)
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     from gpulease import __version__
