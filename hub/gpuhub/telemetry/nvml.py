@@ -11,7 +11,7 @@ import asyncio
 import importlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,35 @@ SHARED_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/
 REOPEN_SECONDS = 30.0
 """A driver that was not there is asked for again after this time (it may have been installed)."""
 
+_NOT_FOUND = 6
+"""NVML_ERROR_NOT_FOUND: of the last period there is nothing to tell, as nothing ran."""
+
 
 def _load() -> Any:
     return importlib.import_module("pynvml")
 
 
 class Nvml:
-    """The library, opened when it can be. ``load`` returns the module (or what stands for it)."""
+    """The library, opened when it can be. ``load`` returns the module (or what stands for it).
+
+    ``parts``: a GPU that is divided (MIG) is not shown, its parts are, under UUIDs of their own.
+    """
 
     def __init__(
-        self, load: Callable[[], Any] = _load, *, clock: Callable[[], float] = time.monotonic
+        self,
+        load: Callable[[], Any] = _load,
+        *,
+        parts: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
+        self._show_parts = parts
         self._clock = clock
         self._library: Any = None
         self._tried_at: float | None = None
         self._lock = threading.Lock()
         self._seen_until: dict[str, int] = {}
+        self._processes_seen_until: dict[str, int] = {}
         self.problem: str | None = "The NVIDIA driver has not been asked yet."
 
     def open(self) -> bool:
@@ -84,7 +96,7 @@ class Nvml:
         if not self.open():
             return ()
         found = []
-        for index, handle in self._handles():
+        for index, handle in self._devices():
             library = self._library
             uuid = _text(self._ask(library.nvmlDeviceGetUUID, handle, default=None))
             memory = self._ask(library.nvmlDeviceGetMemoryInfo, handle, default=None)
@@ -96,18 +108,20 @@ class Nvml:
             found.append(Gpu(uuid, index, name, int(memory.total), simulated=False, files=files))
         return tuple(found)
 
-    def sample(self, at: float) -> tuple[Sample, ...]:
-        """Look at every GPU that answers."""
+    def sample(self, at: float, *, by_process: Container[str] = ()) -> tuple[Sample, ...]:
+        """Look at every GPU that answers. ``by_process``: those whose use is asked of each process too."""
         if not self.open():
             return ()
         found = []
-        for _, handle in self._handles():
+        for _, handle in self._devices():
             library = self._library
             uuid = _text(self._ask(library.nvmlDeviceGetUUID, handle, default=None))
             memory = self._ask(library.nvmlDeviceGetMemoryInfo, handle, default=None)
             utilisation = self._utilisation(uuid, handle) if uuid else None
             if not uuid or memory is None or utilisation is None:
                 continue  # nothing is known of it now: no sample, and so nobody is reclaimed
+            power = self._ask(library.nvmlDeviceGetPowerUsage, handle, default=None)
+            use = self._use_of_processes(uuid, handle) if uuid in by_process else None
             found.append(
                 Sample(
                     device_id=uuid,
@@ -115,7 +129,8 @@ class Nvml:
                     utilisation_percent=utilisation,
                     memory_bytes=int(memory.used),
                     memory_total_bytes=int(memory.total),
-                    processes=self._processes(handle),
+                    processes=self._processes(handle, use),
+                    power_watts=None if power is None else int(power) / 1000,
                 )
             )
         return tuple(found)
@@ -133,6 +148,19 @@ class Nvml:
             for index in range(int(count))
         )
         return [(index, handle) for index, handle in handles if handle is not None]
+
+    def _devices(self) -> Iterator[tuple[int, Any]]:
+        """Yield what can be had by itself: whole GPUs, and the parts of divided ones."""
+        for index, handle in self._handles():
+            mode = self._ask(self._library.nvmlDeviceGetMigMode, handle, default=None)
+            if not self._show_parts or mode is None or not mode[0]:
+                yield index, handle
+                continue
+            library = self._library
+            for number in range(int(self._ask(library.nvmlDeviceGetMaxMigDeviceCount, handle, default=0))):
+                part = self._ask(library.nvmlDeviceGetMigDeviceHandleByIndex, handle, number, default=None)
+                if part is not None:
+                    yield index, part
 
     def _utilisation(self, uuid: str, handle: Any) -> float | None:
         """Return the mean since the last look; never 0 when the GPU was used at any moment of it.
@@ -164,7 +192,25 @@ class Nvml:
         busy = max([*values, now or 0.0]) > 0
         return min(100.0, max(mean, 1.0) if busy else 0.0)
 
-    def _processes(self, handle: Any) -> tuple[ProcessSample, ...]:
+    def _use_of_processes(self, uuid: str, handle: Any) -> dict[int, float] | None:
+        """Return how busy each process kept a GPU since the last look; None: the driver does not tell."""
+        library, since = self._library, self._processes_seen_until.get(uuid, 0)
+        try:
+            samples = library.nvmlDeviceGetProcessUtilization(handle, since)
+        except library.NVMLError as error:
+            return {} if getattr(error, "value", None) == _NOT_FOUND else None
+        found: dict[int, float] = {}
+        for sample in samples:
+            if sample.pid and sample.timeStamp > since:
+                found[int(sample.pid)] = max(
+                    found.get(int(sample.pid), 0.0), min(100.0, float(sample.smUtil))
+                )
+                self._processes_seen_until[uuid] = max(
+                    self._processes_seen_until.get(uuid, 0), int(sample.timeStamp)
+                )
+        return found
+
+    def _processes(self, handle: Any, use: dict[int, float] | None = None) -> tuple[ProcessSample, ...]:
         library = self._library
         found: dict[int, int] = {}
         for question in (
@@ -175,7 +221,10 @@ class Nvml:
                 # None: the driver does not tell (some virtual machines, another account's process).
                 memory = int(process.usedGpuMemory or 0)
                 found[int(process.pid)] = max(found.get(int(process.pid), 0), memory)
-        return tuple(ProcessSample(pid, _name(pid), memory) for pid, memory in sorted(found.items()))
+        return tuple(
+            ProcessSample(pid, _name(pid), memory, None if use is None else use.get(pid, 0.0))
+            for pid, memory in sorted(found.items())
+        )
 
     def _ask(self, question: Callable[..., Any], *arguments: Any, default: Any) -> Any:
         try:
