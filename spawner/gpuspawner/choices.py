@@ -1,4 +1,4 @@
-"""What the choice page offers on one machine: a profile per environment, an editor option in each.
+"""What the choice page offers: a profile per environment, with its editors and, on a cluster, its sizes.
 
 The same list judges the API. Pure but for reading the environments file and the prefixes' metadata.
 """
@@ -6,26 +6,13 @@ The same list judges the API. Pure but for reading the environments file and the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpuspawner import environments
 from gpuspawner.environments import Environment
+from gpuspawner.images import EDITORS, ImageEnvironment, Size
 from gpuspawner.profiles import Profile, default_profile
-
-
-@dataclass(frozen=True)
-class Editor:
-    title: str
-    default_url: str
-
-
-EDITORS = {
-    "lab": Editor("JupyterLab", "/lab"),
-    "vscode": Editor("VS Code", "/vscode/"),
-    "notebook": Editor("Notebook", "/tree"),
-}
 
 _seen: dict[Path, tuple[float, list[tuple[str, str]]]] = {}
 
@@ -51,10 +38,40 @@ def profile_list(file: Path, own_prefix: Path, groups: set[str], *, vscode: bool
             "icon": entry.icon,
             "versions": _versions(entry.prefix),
             "kubespawner_override": {"prefix": str(entry.prefix)},
-            "profile_options": {"editor": _editor_option(vscode)},
+            "profile_options": {
+                "editor": _editor_option([key for key in EDITORS if vscode or key != "vscode"])
+            },
         }
         for n, entry in enumerate(environments.offered(listed, groups))
     ]
+
+
+def image_profiles(listed: Sequence[ImageEnvironment], sizes: Sequence[Size]) -> list[dict[str, Any]]:
+    """Return the profile list of a cluster's environments. Groups are judged by whoever shows it."""
+    profiles = []
+    for entry in listed:
+        override: dict[str, Any] = {"image": entry.image}
+        if entry.node_selector:
+            override["node_selector"] = dict(entry.node_selector)
+        if entry.tolerations:
+            override["environment_tolerations"] = [dict(one) for one in entry.tolerations]
+        options = {"editor": _editor_option(entry.editors)}
+        fitting = [size for size in sizes if not entry.sizes or size.name in entry.sizes]
+        if fitting:
+            options["size"] = _size_option(fitting)
+        profiles.append(
+            {
+                "slug": entry.name,
+                "display_name": entry.title,
+                "description": entry.description,
+                "groups": list(entry.groups),
+                "icon": entry.icon,
+                "versions": list(entry.versions.items()),
+                "kubespawner_override": override,
+                "profile_options": options,
+            }
+        )
+    return profiles
 
 
 def cards(profiles: Sequence[Profile], last: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -85,17 +102,31 @@ def cards(profiles: Sequence[Profile], last: Mapping[str, Any] | None) -> list[d
     return shown
 
 
-def _editor_option(vscode: bool) -> dict[str, Any]:
+def _editor_option(keys: Sequence[str]) -> dict[str, Any]:
     return {
         "display_name": "Open with",
         "choices": {
             key: {
-                "display_name": editor.title,
+                "display_name": EDITORS[key].title,
                 "default": key == "lab",
-                "kubespawner_override": {"default_url": editor.default_url, "editor": key},
+                "kubespawner_override": {"default_url": EDITORS[key].default_url, "editor": key},
             }
-            for key, editor in EDITORS.items()
-            if vscode or key != "vscode"
+            for key in keys
+        },
+    }
+
+
+def _size_option(sizes: Sequence[Size]) -> dict[str, Any]:
+    return {
+        "display_name": "Size",
+        "choices": {
+            size.name: {
+                "display_name": size.title,
+                "description": size.described(),
+                "default": size.default,
+                "kubespawner_override": size.override(),
+            }
+            for size in sizes
         },
     }
 

@@ -1,9 +1,9 @@
-"""Environments of one machine: Python prefixes that servers and workers run in, and how they are shown.
+"""Environments: what servers and workers run in, and how they are shown. Here: those of one machine.
 
-The list is a YAML file in the data folder (``{environments: [{name, title, description, prefix,
-groups}]}``), read anew whenever it changes; the launcher reads the same file to know which prefixes
-it may run. The prefix that gpuhub itself runs in is always the first one, unless the operator listed
-others and switched it off.
+On one machine an environment is a Python prefix (on a cluster an image: `images`). The list is a YAML
+file in the data folder (``{environments: [{name, title, description, prefix, groups}]}``), read anew
+whenever it changes; the launcher reads the same file to know which prefixes it may run. The prefix that
+gpuhub itself runs in is always the first one, unless the operator listed others and switched it off.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import tempfile
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -38,31 +38,46 @@ class BadEnvironments(ValueError):
     """The file cannot be used. The message says why."""
 
 
-class Environment(BaseModel):
-    """One entry."""
+Kind = TypeVar("Kind", bound="Shown")
+
+
+class Shown(BaseModel):
+    """How an environment is shown, and to whom."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: EnvironmentName
     title: str = Field(min_length=1, max_length=80)
     description: str = Field("", max_length=400)
-    prefix: Path = Field(description="A Python prefix: <prefix>/bin/python exists.")
     groups: tuple[str, ...] = Field((), description="Hub groups that may use it; none: everybody.")
     icon: str = Field("python", pattern=r"^[a-z0-9-]{1,40}$", description="Name of the card's icon.")
+
+
+class Environment(Shown):
+    """One entry of a machine's list."""
+
+    prefix: Path = Field(description="A Python prefix: <prefix>/bin/python exists.")
 
     @property
     def python(self) -> Path:
         return self.prefix / "bin" / "python"
 
 
-class _File(BaseModel):
+class Listed(BaseModel, Generic[Kind]):
+    """The file."""
+
     model_config = ConfigDict(extra="forbid")
 
-    environments: list[Environment] = Field(default_factory=list)
+    environments: list[Kind] = Field(default_factory=list)
 
 
 def read(path: Path) -> list[Environment]:
     """Return what the file lists; a missing file lists nothing. Raises `BadEnvironments`."""
+    return read_as(Environment, path)
+
+
+def read_as(kind: type[Kind], path: Path) -> list[Kind]:
+    """`read` for another kind of entry."""
     try:
         raw = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -70,7 +85,7 @@ def read(path: Path) -> list[Environment]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadEnvironments(f"{path} cannot be read: {error}") from None
     try:
-        listed = _File.model_validate(raw or {}).environments
+        listed = Listed[kind].model_validate(raw or {}).environments  # type: ignore[valid-type]
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

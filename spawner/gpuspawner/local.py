@@ -16,21 +16,21 @@ import json
 import pwd
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jupyterhub.spawner import Spawner
-from traitlets import Bool, Dict, Float, Instance, Int, List, Unicode, default
+from traitlets import Bool, Dict, Instance, Int, List, Unicode, default
 
 from gpulease.errors import GpuhubError
 from gpuspawner import choices, listening
-from gpuspawner.environments import BadEnvironments
+from gpuspawner.base import GpuSpawner
 from gpuspawner.launcher.accounts import Accounts
 from gpuspawner.launcher.client import LauncherClient
 from gpuspawner.launcher.protocol import Account, UnitOrder, UnitSeen
 from gpuspawner.names import server_unit_id
-from gpuspawner.profiles import BadProfiles, Choice, NotOnOffer, Profile, check_profiles, choose, from_form
+from gpuspawner.profiles import Choice
 from gpuspawner.refusals import Refusal
 
 LOOK_SECONDS = 0.15
@@ -42,7 +42,7 @@ NAME_THE_PROMPT = r"PS1=${PS1//\\u/$USER}; unset PROMPT_COMMAND"
 """Where an account is a number only, bash greets with "I have no name!"; this names the person, once."""
 
 
-class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
+class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub is untyped
     """Starts, watches and stops a person's server through the launcher."""
 
     launcher_socket = Unicode(help="The launcher's Unix socket.").tag(config=True)
@@ -53,29 +53,20 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
     homes_dir = Unicode(help="Folder of homes (shared and numbered).").tag(config=True)
     accounts_book = Unicode(help="JSON file that remembers account numbers (numbered).").tag(config=True)
     shared_uid = Int(-1, help="shared: the account's uid; -1: the hub's own.").tag(config=True)
-    environments_file = Unicode(help="environments.yaml of the data folder.").tag(config=True)
     own_prefix = Unicode(help="The Python prefix that gpuhub runs in: the first environment.").tag(
         config=True
     )
     code_server = Unicode(help="Path of the code-server command; empty: VS Code is not offered.").tag(
         config=True
     )
-    broker_url = Unicode(help="The broker as a server reaches it, ending before /api/v1.").tag(config=True)
-    fence_seconds = Int(60, help="Handed to servers: how long a cut-off worker goes on.").tag(config=True)
     profile_list = List(Dict(), help="Overrides the environments: a profile list in KubeSpawner's form.").tag(
         config=True
     )
-    save_seconds = Float(
-        180.0,
-        help="Seconds that a server has for saving at its stop, at least. More saves larger states; less "
-        "stops sooner. The default saves some 100 GB at the speed of a good disk.",
-    ).tag(config=True)
     allow_root = Bool(False, help="Servers may run as root (everybody shares root's account).").tag(
         config=True
     )
 
     prefix = Unicode(help="Python prefix of the chosen environment.").tag(config=True)
-    editor = Unicode("lab", help="lab, vscode or notebook.").tag(config=True)
 
     port_chosen = Int(0)
     launcher = Instance(LauncherClient)
@@ -84,80 +75,22 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
     def _launcher(self) -> LauncherClient:
         return LauncherClient(self.launcher_socket)
 
-    @default("options_form")
-    def _options_form(self) -> Any:
-        return _form
-
-    @default("options_from_form")
-    def _options_from_form(self) -> Any:
-        return lambda form: from_form(self.profiles(), form)
-
-    @default("apply_user_options")
-    def _apply_user_options(self) -> Any:
-        return _apply
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._steps: list[tuple[int, str]] = []
-        self.refused: Refusal | None = None
-
     @property
     def unit_id(self) -> str:
         return server_unit_id(self.user.name, self.name)
 
     # --- what may be chosen
 
-    def profiles(self) -> tuple[Profile, ...]:
-        """The profiles on offer for this person. Raises `Refusal` where the operator's list is broken."""
-        groups = {group.name for group in self.user.groups}
-        try:
-            if self.profile_list:
-                return check_profiles(list(self.profile_list))
-            return check_profiles(
-                choices.profile_list(
-                    Path(self.environments_file), Path(self.own_prefix), groups, vscode=bool(self.code_server)
-                )
-            )
-        except (BadEnvironments, BadProfiles) as error:
-            raise Refusal(
-                "The list of environments is broken.",
-                hint="Tell your operator.",
-                reason="environments",
-                details=str(error),
-                status_code=503,
-            ) from error
+    def raw_profiles(self, groups: set[str]) -> list[dict[str, Any]]:
+        return choices.profile_list(
+            Path(self.environments_file), Path(self.own_prefix), groups, vscode=bool(self.code_server)
+        )
 
-    def chosen(self, options: Any) -> Choice:
-        try:
-            return choose(self.profiles(), options or {})
-        except NotOnOffer as error:
-            raise Refusal(str(error), reason="options") from error
-
-    def cards(self) -> list[dict[str, Any]]:
-        """For the choice page: the profiles, with what was chosen last."""
-        return choices.cards(self.profiles(), self.user_options)
-
-    def take(self, choice: Choice) -> None:
-        """Make the choice's settings this server's."""
-        for name, value in choice.override.items():
-            if not self.has_trait(name):
-                raise Refusal(
-                    "The chosen environment is not set up rightly.",
-                    hint="Tell your operator.",
-                    reason="environments",
-                    details=f"profile {choice.profile.slug}: no setting {name}",
-                    status_code=503,
-                )
-            setattr(self, name, value)
+    async def take(self, choice: Choice) -> None:
+        await super().take(choice)
         self.prefix = self.prefix or self.own_prefix
 
     # --- JupyterHub's spawner interface
-
-    def run_pre_spawn_hook(self) -> Any:
-        refusal, self.refused = self.refused, None
-        if refusal is not None:
-            raise refusal
-        return super().run_pre_spawn_hook()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
@@ -182,16 +115,10 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
             path.append(str(Path(self.code_server).parent))
         path += ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"]
         env.update(
-            GPUHUB_BROKER_URL=self.broker_url,
+            **self.session_env(),
             GPUHUB_RUNTIME_DIR=folder,
-            GPUHUB_FENCE_SECONDS=str(self.fence_seconds),
-            GPUHUB_SAVE_SECONDS=str(self.save_seconds),
-            CUDA_VISIBLE_DEVICES="",
-            NVIDIA_VISIBLE_DEVICES="void",
-            JUPYTER_DEFAULT_PROVISIONER_NAME="gpuhub-provisioner",
             JUPYTER_CONFIG_PATH=folder,
             JUPYTER_RUNTIME_DIR=folder,
-            JUPYTER_VSCODE_PROXY_USE_SOCKET="1",
             SHELL=env.get("SHELL", "/bin/bash"),
             PATH=":".join(path),
         )
@@ -242,16 +169,6 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
             return None
         return unit.exit_status if unit.exit_status is not None else 1
 
-    async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Say what happens, in plain words, until the server answers."""
-        said = 0
-        while True:
-            while said < len(self._steps):
-                share, message = self._steps[said]
-                said += 1
-                yield {"progress": share, "message": message}
-            await asyncio.sleep(LOOK_SECONDS)
-
     # --- inside
 
     def _account(self) -> Account:
@@ -270,21 +187,21 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
     async def _clear_away(self) -> None:
         """Make room: what is left of an earlier server is ended (it saves), then forgotten."""
         if await self._seen(processes=False) is not None:
-            self._say(5, "Making room: your last server is saving its work.")
+            self.say(5, "Making room: your last server is saving its work.")
             await self.stop()
 
     async def _start_on(self, account: Account, port: int) -> tuple[str, int] | None:
-        self._say(10, "Preparing your home folder.")
+        self.say(10, "Preparing your home folder.")
         order = self._order(account, port)
         await self.launcher.start(order)
-        self._say(30, f"Starting {self._title()}.")
+        self.say(30, f"Starting {self.title()}.")
         deadline = time.monotonic() + self.start_timeout
         warned = False
         while time.monotonic() < deadline:
             owner = listening.owner(port)
             if owner == account.uid:
                 self.port_chosen = port
-                self._say(80, "Your server is up. Opening it.")
+                self.say(80, "Your server is up. Opening it.")
                 return "127.0.0.1", port
             unit = await self._seen()
             if unit is None or unit.phase == "exited" or unit.stopping:
@@ -295,7 +212,7 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
                 return None
             if not warned and time.monotonic() > deadline - self.start_timeout + 10:
                 warned = True
-                self._say(50, "This takes longer than usual; the machine is busy.")
+                self.say(50, "This takes longer than usual; the machine is busy.")
             await asyncio.sleep(LOOK_SECONDS)
         unit = await self._seen()
         await self.launcher.stop(self.unit_id, 1.0)
@@ -312,7 +229,7 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
         if unit is not None and unit.phase == "exited":
             await self.launcher.forget(self.unit_id)
         raise Refusal(
-            f"{self._title()} could not be started.",
+            f"{self.title()} could not be started.",
             hint="Choose another environment, or show the details to your operator.",
             reason="exited",
             details=details,
@@ -361,30 +278,6 @@ class GpuLocalSpawner(Spawner):  # type: ignore[misc]  # jupyterhub is untyped
             files={"jupyter_server_config.json": json.dumps(settings)},
             grace_seconds=self.save_seconds,
         )
-
-    def _title(self) -> str:
-        editor = choices.EDITORS.get(self.editor)
-        return editor.title if editor else "Your server"
-
-    def _say(self, share: int, message: str) -> None:
-        self._steps.append((share, message))
-
-
-async def _form(spawner: GpuLocalSpawner) -> str:
-    """Mark that there is a choice to make; the template draws it from `choices.cards`."""
-    return "gpuhub"
-
-
-async def _apply(spawner: GpuLocalSpawner, options: Any) -> None:
-    """Judge and apply what was chosen, whether it came from the page or the API.
-
-    A refusal is kept for `run_pre_spawn_hook`, the next step: raised here, the hub would log every
-    mistyped option with a traceback.
-    """
-    try:
-        spawner.take(spawner.chosen(options))
-    except Refusal as refusal:
-        spawner.refused = refusal
 
 
 def has_name(uid: int) -> bool:

@@ -13,7 +13,8 @@ an option is ``{display_name, choices: {key: {display_name, default, kubespawner
 unlisted_choice: {enabled, display_name, validation_regex, validation_message, kubespawner_override}}``.
 ``override`` may be written for ``kubespawner_override``. Options as sent: ``{"profile": slug,
 "<option>": key}``, or ``{"<option>--unlisted-choice": text}``. Overrides apply in order: profile first,
-then each option's choice.
+then each option's choice; mappings among them are merged, as KubeSpawner does. A profile's ``groups``
+(ours) says who may use it.
 """
 
 from __future__ import annotations
@@ -89,6 +90,11 @@ class Profile:
     def option(self, name: str) -> Option | None:
         return next((o for o in self.options if o.name == name), None)
 
+    def open_to(self, groups: set[str]) -> bool:
+        """Whether somebody in ``groups`` may use it: the entry's ``groups``; none: everybody."""
+        wanted = self.extra.get("groups") or ()
+        return not wanted or bool(groups & set(wanted))
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -158,7 +164,7 @@ def choose(profiles: Sequence[Profile], options: Any) -> Choice:
     picked: dict[str, OptionChoice | None] = {}
     for option in profile.options:
         picked[option.name], values = _pick(option, options)
-        override.update(values)
+        override = merged(override, values)
     return Choice(profile, picked, override)
 
 
@@ -184,6 +190,24 @@ def from_form(profiles: Sequence[Profile], form: Mapping[str, Sequence[str]]) ->
         if name.endswith(UNLISTED):  # a free value was typed: the radio button beside it says nothing
             options.pop(name.removesuffix(UNLISTED), None)
     return options
+
+
+def merged(old: Any, new: Any, *, drop_none: bool = False) -> Any:
+    """Return ``new`` over ``old``: mappings are merged to any depth, everything else is replaced.
+
+    ``drop_none``: a None inside a mapping removes its key. Neither argument is changed.
+    """
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return new
+    result = dict(old)
+    for key, value in new.items():
+        if value is None and drop_none:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            result[key] = merged(result.get(key) or {}, value, drop_none=drop_none)
+        else:
+            result[key] = value
+    return result
 
 
 def _pick(option: Option, options: Mapping[str, str]) -> tuple[OptionChoice | None, Override]:
@@ -229,6 +253,9 @@ def _profile(raw: Any, where: str) -> Profile:
     options = entry.get("profile_options") or {}
     if not isinstance(options, Mapping):
         raise BadProfiles(f"{where}: profile_options must be a mapping")
+    groups = entry.get("groups") or []
+    if not isinstance(groups, list | tuple) or not all(isinstance(group, str) for group in groups):
+        raise BadProfiles(f"{where}: groups must be a list of names")
     return Profile(
         slug=slug,
         title=title,

@@ -7,8 +7,20 @@ that it lacks (seen with 6.1.1), and would show the log's text instead. `Refusal
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
-from jupyterhub.spawner import SpawnException
+try:
+    from jupyterhub.spawner import SpawnException
+except ImportError:  # JupyterHub 5: a refusal there is an HTTPError with a reason
+    from tornado.web import HTTPError
+
+    class SpawnException(HTTPError):  # type: ignore[no-redef,misc]
+        """What `Refusal` needs of JupyterHub 6's class of this name."""
+
+        def __init__(self, message: str, *, status_code: int, reason: str, **texts: Any) -> None:
+            super().__init__(status_code, message, reason=reason)
+            self.message = message
+            self.message_html = texts["message_html"]
 
 
 class Refusal(SpawnException):  # type: ignore[misc]  # jupyterhub is untyped

@@ -6,6 +6,7 @@ import subprocess
 
 from jupyterhub.spawner import Spawner
 
+from gpuspawner.base import GpuSpawner
 from gpuspawner.local import NAME_THE_PROMPT, GpuLocalSpawner
 
 MEANT = {
@@ -25,7 +26,8 @@ MEANT = {
 def test_nothing_of_the_hubs_own_spawner_is_hidden_by_accident() -> None:
     ours = {
         name
-        for name, value in vars(GpuLocalSpawner).items()
+        for kind in (GpuSpawner, GpuLocalSpawner)
+        for name, value in vars(kind).items()
         if callable(value) or isinstance(value, property)
     }
     hidden = {name for name in ours if hasattr(Spawner, name) and not name.startswith("__")}
