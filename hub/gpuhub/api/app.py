@@ -10,7 +10,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from gpuhub.api import errors, events, health, leases, me, page, pools
+from gpuhub.api import errors, events, health, leases, me, nodes, page, pools
 from gpuhub.api.bodies import BodyLimit
 from gpuhub.api.openapi import DESCRIPTION, REFUSALS, document
 from gpuhub.api.parts import Parts
@@ -49,7 +49,7 @@ def bare_app(prefix: str) -> FastAPI:
     )
     errors.install(app)
     api = APIRouter()
-    for resource in (me, pools, leases, events):
+    for resource in (me, pools, leases, events, nodes):
         api.include_router(resource.router)
     app.include_router(api, prefix=f"{prefix}/{API}")
     return app

@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
+from gpuhub.api.agents import Agents
 from gpuhub.api.hubtokens import HubTokens
 from gpuhub.api.people import People
 from gpuhub.api.signin import SignIn
@@ -49,6 +50,8 @@ class Parts:
     signin: SignIn
     metrics: Callable[[], str | bytes]
     """The text of the Prometheus exposition format."""
+    agents: Agents | None = None
+    """The way in for the agents of a cluster's nodes; None: nobody reports from outside."""
     readers: Readers = field(default_factory=Readers)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is about to end: event streams end by themselves then."""
