@@ -22,7 +22,7 @@ DATA ?= .gpuhub
 LANES := lint unit contracts lab service browser
 LANE ?= $(LANES)
 EXTENSION := jupyterlab-extension
-EXTENSION_SOURCES := $(shell find $(EXTENSION) -type f \( -path '*/src/*' -o -path '*/style/*' -o -path '*/schema/*' -o -maxdepth 1 -name '*.json' -o -maxdepth 1 -name 'pyproject.toml' \) -not -path '*/node_modules/*' -not -path '*/lib/*' 2>/dev/null)
+EXTENSION_SOURCES := $(shell find $(EXTENSION)/src $(EXTENSION)/style $(EXTENSION)/schema $(EXTENSION)/jupyterlab_gpuhub $(EXTENSION)/locale -type f -not -path '*/labextension/*' -not -path '*/__pycache__/*' -not -name '_version.py' 2>/dev/null) $(wildcard $(EXTENSION)/*.json $(EXTENSION)/pyproject.toml)
 CONTRACT_SOURCES := $(wildcard hub/gpulease/*.py hub/gpuhub/api/*.py)
 
 .PHONY: help
