@@ -4,6 +4,8 @@ An open tab alone is not activity: the proxy counts every byte of one, so the hu
 says little. The server itself is asked (``gpuhub/api/v1/activity``): a busy kernel, a terminal with
 something running, a command on a GPU or a lease keep it; otherwise its own last activity counts.
 A server that cannot be asked (another image, a hiccup) is judged by the hub's word alone.
+
+The culler is a process of its own; `apply` sets it up from a JSON file that the environment names.
 """
 
 from __future__ import annotations
@@ -13,13 +15,30 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 
+from gpuhub.settings import CULLER_VARIABLE, CullerSettings
+
 log = logging.getLogger(__name__)
 
 ASK_SECONDS = 10.0
+TOKEN_VARIABLE = "JUPYTERHUB_API_TOKEN"
+
+
+def apply(c: Any, settings: CullerSettings | None = None) -> None:
+    """Set the culler up. Without ``settings`` the file named by the environment is read."""
+    if settings is None:
+        settings = CullerSettings.model_validate_json(Path(os.environ[CULLER_VARIABLE]).read_text())
+    if settings.api_token:
+        os.environ[TOKEN_VARIABLE] = settings.api_token  # the only place where the culler looks for it
+    c.IdleCuller.url = settings.hub_api_url
+    c.IdleCuller.timeout = settings.after_seconds
+    c.IdleCuller.cull_every = settings.every_seconds
+    c.IdleCuller.max_age = settings.max_age_seconds
+    c.IdleCuller.cull_arbiter_hook = cull_arbiter_hook(settings.proxy_url)
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,7 @@ def cull_arbiter_hook(
     async def hook(
         *, inactive: timedelta | None, inactive_limit: int, server: dict[str, Any], **_: Any
     ) -> bool:
-        key = os.environ["JUPYTERHUB_API_TOKEN"] if token is None else token
+        key = os.environ[TOKEN_VARIABLE] if token is None else token
         activity = await ask(url, str(server.get("url", "")), key, transport)
         idle = is_idle(
             activity, inactive, timedelta(seconds=inactive_limit), _moment(server.get("started")), now()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuhub.programs import ProgramMissing, find_code_server, find_proxy, repository
-from gpuhub.settings import SETTINGS_VARIABLE, HubSettings
+from gpuhub.settings import CULLER_VARIABLE, SETTINGS_VARIABLE, Auth, CullerSettings, HubSettings, LocalHub
 from gpuhub.telemetry.inventory import Inventory
 from gpuhub.up.children import ChildOrder
 from gpuhub.up.folders import DataFolder
@@ -29,6 +29,11 @@ KEPT_VARIABLES = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "S
 HUB_CONFIG = (
     '"""JupyterHub\'s configuration for gpuhub."""\n\n'
     "from gpuhub.config import apply\n\n"
+    "apply(get_config())  # noqa: F821\n"
+)
+CULLER_CONFIG = (
+    '"""The idle culler\'s configuration for gpuhub."""\n\n'
+    "from gpuhub.culling import apply\n\n"
     "apply(get_config())  # noqa: F821\n"
 )
 
@@ -170,9 +175,9 @@ def policy_file(options: UpOptions, data: Path) -> Path | None:
 def _hub(plan: Plan) -> ChildOrder:
     options, secrets, data = plan.options, plan.secrets, plan.data.path
     settings = HubSettings(
-        data=data,
-        public_url=plan.inner_url if options.address != "0.0.0.0" else f"http://0.0.0.0:{plan.ports.public}/",
-        hub_port=plan.ports.hub,
+        bind_url=plan.inner_url if options.address != "0.0.0.0" else f"http://0.0.0.0:{plan.ports.public}/",
+        hub_bind_url=f"http://{INNER}:{plan.ports.hub}",
+        database_url=f"sqlite:///{data}/jupyterhub.sqlite",
         proxy_api_url=plan.proxy_api,
         proxy_token=secrets.proxy_token,
         cookie_secret=secrets.cookie_secret,
@@ -180,20 +185,27 @@ def _hub(plan: Plan) -> ChildOrder:
         broker_token=secrets.broker_token,
         culler_token=secrets.culler_token,
         admin_token=secrets.admin_token,
-        auth=options.auth,
-        password=secrets.password,
-        admin_password=secrets.admin_password,
+        auth=Auth.model_validate(
+            {
+                "class": options.auth,
+                "password": secrets.password,
+                "admin_password": secrets.admin_password,
+            }
+        ),
         admins=list(options.admin_names),
-        launcher_socket=plan.launcher_socket,
-        runtime=plan.runtime,
-        account_mode=plan.people.mode,
-        shared_uid=-1 if plan.people.shared_uid is None else plan.people.shared_uid,
-        allow_root=plan.people.mode == "shared" and plan.service.uid == 0,
-        own_prefix=Path(sys.prefix),
-        code_server=find_code_server() or "",
         extra_config=options.config,
+        local=LocalHub(
+            data=data,
+            launcher_socket=plan.launcher_socket,
+            runtime=plan.runtime,
+            account_mode=plan.people.mode,
+            shared_uid=-1 if plan.people.shared_uid is None else plan.people.shared_uid,
+            allow_root=plan.people.mode == "shared" and plan.service.uid == 0,
+            own_prefix=Path(sys.prefix),
+            code_server=find_code_server() or "",
+        ),
     )
-    file = plan.data.write("run/hub.json", settings.model_dump_json(indent=1))
+    file = plan.data.write("run/hub.json", settings.model_dump_json(indent=1, by_alias=True))
     config = repository() / "hub" / "jupyterhub_config.py"
     if not config.is_file():
         config = plan.data.write("run/jupyterhub_config.py", HUB_CONFIG)
@@ -203,24 +215,17 @@ def _hub(plan: Plan) -> ChildOrder:
 
 def _culler(plan: Plan) -> ChildOrder:
     seconds = plan.options.cull_after_seconds
-    every = max(5, min(300, seconds // 4))
-    text = (
-        "from gpuhub.culling import cull_arbiter_hook\n\n"
-        f"c.IdleCuller.cull_arbiter_hook = cull_arbiter_hook({plan.inner_url!r})\n"
-        f"c.IdleCuller.timeout = {max(seconds, 1)}\n"
-        f"c.IdleCuller.cull_every = {every}\n"
+    settings = CullerSettings(
+        hub_api_url=plan.hub_api,
+        proxy_url=plan.inner_url,
+        api_token=plan.secrets.culler_token,
+        after_seconds=max(seconds, 1),
+        every_seconds=max(5, min(300, seconds // 4)),
     )
-    file = plan.data.write("run/culler_config.py", text)
-    env = _env(plan) | {"JUPYTERHUB_API_TOKEN": plan.secrets.culler_token, "JUPYTERHUB_API_URL": plan.hub_api}
-    command = (
-        sys.executable,
-        "-P",
-        "-m",
-        "jupyterhub_idle_culler",
-        f"--config={file}",
-        f"--url={plan.hub_api}",
-    )
-    return _child(plan, "culler", command, env)
+    file = plan.data.write("run/culler.json", settings.model_dump_json(indent=1))
+    config = plan.data.write("run/culler_config.py", CULLER_CONFIG)
+    command = (sys.executable, "-P", "-m", "jupyterhub_idle_culler", f"--config={config}")
+    return _child(plan, "culler", command, _env(plan) | {CULLER_VARIABLE: str(file)})
 
 
 def _child(plan: Plan, name: str, command: tuple[str, ...], env: dict[str, str]) -> ChildOrder:

@@ -71,7 +71,7 @@ class Scene:
 
     @property
     def runtime(self) -> Path:
-        return Path(self.settings["runtime"])
+        return Path(self.settings["local"]["runtime"])
 
     def processes(self, who: Account | None = None) -> list[psutil.Process]:
         """All processes of this hub, or those of one person."""

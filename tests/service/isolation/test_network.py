@@ -233,7 +233,7 @@ async def test_eve_neither_sees_nor_changes_anns_lease(scene: Scene, whose: str)
 
 
 async def test_without_a_token_broker_hub_and_proxy_tell_nothing(scene: Scene) -> None:
-    hub = f"http://127.0.0.1:{scene.settings['hub_port']}/hub/api/"
+    hub = f"{scene.settings['hub_bind_url']}/hub/api/"
     proxy = scene.settings["proxy_api_url"] + "/api/routes"
     broker = scene.broker_url
     anns = scene.ann.lease
