@@ -47,7 +47,9 @@ setup(
             "locale/*/*/*",
         ],
     },
-    data_files=[("share/gpuhub", ["images/environments.yaml"])],
+    data_files=[
+        ("share/gpuhub", ["images/environments.yaml", "hub/jupyterhub_config.py", "hub/culler_config.py"]),
+    ],
     install_requires=[
         "pydantic>=2.7",  # shapes that cross a boundary, checked
         "httpx>=0.27",  # the client
@@ -84,6 +86,7 @@ setup(
             "pyzmq>=26",
             "asyncssh>=2.20",  # the one connection between server and worker
             "cloudpickle>=3.1",
+            "xxhash>=3.5",  # digests of large pieces of saved memory; without it SHA-256, several times slower
             "jupyter-server-proxy>=4.6",
             "jupyter-vscode-proxy>=0.7",
             "typer>=0.12",
@@ -127,6 +130,7 @@ setup(
         ],
         "jupyterhub.spawners": [
             "gpuhub-local = gpuspawner.local:GpuLocalSpawner",
+            "gpuhub-kube = gpuspawner.kube:GpuKubeSpawner",
         ],
     },
 )

@@ -8,6 +8,7 @@ as it was and a failed load the namespace; every refusal is one of `gpulease.err
 from __future__ import annotations
 
 import platform
+import secrets
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -18,8 +19,10 @@ import gpulease
 from gpulease import errors
 from gpusession.state import notebook
 from gpusession.state.capture import Capture, Verdicts, quietly
+from gpusession.state.digests import best
 from gpusession.state.disk import Disk
-from gpusession.state.manifest import ID
+from gpusession.state.known import Known
+from gpusession.state.manifest import ID, Manifest
 from gpusession.state.modules import import_all, used_modules
 from gpusession.state.patience import Patience
 from gpusession.state.pickling import Broken
@@ -43,10 +46,12 @@ class StateAgent:
         make_id: Callable[[], str],
         patience_seconds: float = PATIENCE_SECONDS,
         disk: Disk | None = None,
+        draw_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
         self._shell, self._now, self._make_id = shell, now, make_id
         self._patience_seconds = patience_seconds
         self._disk = disk or Disk()
+        self._known = Known(best(draw_bits))
         self._operations: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
             "check": self._check,
             "save": self._save,
@@ -112,11 +117,11 @@ class StateAgent:
                 progress(done, max(done, total) if total is not None else None)
 
             try:
-                with SnapshotWriter(Path(folder), snapshot_id, self._disk, written) as writer:
+                with SnapshotWriter(Path(folder), snapshot_id, self._disk, self._known, written) as writer:
                     capture.write(writer, expect)
                     verdicts = capture.verdicts()
                     _need_consent(verdicts, accepted)
-                    size = writer.written
+                    size = writer.total
                     manifest = capture.manifest(snapshot_id, meta, self._now().isoformat(), size)
                     writer.finish(manifest)
             except Broken as error:
@@ -124,7 +129,7 @@ class StateAgent:
                     raise disk_error(error.cause) from error
                 raise error.cause from error
             progress(size, size)
-            return {"snapshot": snapshot_id, "bytes": size, "verdicts": verdicts}
+            return {"snapshot": snapshot_id, "bytes": size, "written": writer.written, "verdicts": verdicts}
 
     def _load(self, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
         folder, names = content.get("folder"), content.get("names")
@@ -141,8 +146,18 @@ class StateAgent:
             patience = Patience(max(self._patience_seconds * 3, manifest.bytes / 5e6))
             load = Restore(self._shell, Path(folder), manifest, patience)
             verdicts = load.run(names, progress)
+            self._remember(load, manifest)
             sys.stdout.flush()
             return {"verdicts": verdicts}
+
+    def _remember(self, load: Restore, manifest: Manifest) -> None:
+        """What was loaded need not be written again by the next save, as far as it stays as it is."""
+        ways = {one.digesting for one in manifest.pieces.values()}
+        if not self._known and len(ways) == 1:
+            self._known = Known(ways.pop())
+        for piece in load.pieces:
+            if manifest.pieces[piece.path.name].digesting == self._known.digesting:
+                self._known.add([piece])
 
 
 def _need_consent(verdicts: Verdicts, accepted: set[str] | None) -> None:

@@ -1,15 +1,22 @@
-"""The format of a snapshot, version 1.
+"""The format of a snapshot, version 2 (and version 1, which is still read).
 
 A snapshot is a folder (mode 0700) named by its id, with files of mode 0600:
 
 * ``manifest.json``: what is in it. The key ``digest`` is the SHA-256 of the rest, as canonical JSON.
-* ``small.bin`` and ``c<N>.bin``: the components, one after another without gaps; a large one has a
-  file of its own.
+* ``p<N>.bin``: a *piece*, one large piece of memory as it was. ``pieces`` says how each is digested and
+  its digest (`gpusession.state.digests`). A piece that did not change since the last save is the same
+  file as in that snapshot, under a second name (a hard link): a folder is always whole by itself, so
+  deleting another snapshot, or dying in the middle of that, cannot harm it, and the file system frees
+  a file with its last name. Where there are no hard links, pieces are written again.
+* ``small.bin``: everything that is too small for a file of its own, one after another.
 
-A component is a pickle stream (protocol 5: first the anchors, then one pickle for each of its
-variables) followed by its buffers, each at a multiple of 64 bytes; its digest is the SHA-256 of
-all of that, padding included. Keys of variables are ``kind:name`` with the kinds ``var`` (a
-variable), ``out`` (a result in ``Out``) and ``set`` (a setting beside the variables).
+A component has a *body*: a pickle stream (protocol 5: first the anchors, then one pickle for each of its
+variables) followed by its smaller buffers, each at a multiple of 64 bytes. The body is a part of
+``small.bin``, with the SHA-256 of that part, or a piece. Each larger buffer is a piece. Keys of variables
+are ``kind:name`` with the kinds ``var`` (a variable), ``out`` (a result in ``Out``) and ``set`` (a setting
+beside the variables).
+
+Version 1 had no pieces: all buffers lay in the bodies, and large bodies in files ``c<N>.bin``.
 
 Promises: `parse` never raises anything but `Damaged`, whatever the bytes are; nothing here unpickles.
 """
@@ -23,12 +30,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMAT = 1
+from gpusession.state.digests import ALGORITHMS, LEAF_LIMIT_BYTES, Digesting
+
+FORMAT = 2
 NAME = "manifest.json"
 ALIGN = 64
 MAX_BYTES = 64 << 20
+SEED = re.compile(r"^[0-9a-f]{1,16}$")
 ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")
-FILE = re.compile(r"^(small|c[0-9]{1,9})\.bin$")
+SMALL = "small.bin"
+FILE = re.compile(r"^(small|[cp][0-9]{1,9})\.bin$")
 
 
 class Damaged(Exception):
@@ -37,18 +48,35 @@ class Damaged(Exception):
 
 @dataclass
 class BufferPart:
-    """Where a buffer lies in its component, and what the loader makes of it."""
+    """Where a buffer lies, and what the loader makes of it."""
 
     offset: int
+    """In the body of its component; 0 for a piece."""
     nbytes: int
     writable: bool
     array: list[Any] | None
     """[dtype, shape, order] of a NumPy array; None: plain memory."""
+    piece: str | None = None
+    """The name of the file that is this buffer; None: it lies in the body."""
+
+
+@dataclass
+class PieceDigest:
+    """How a piece is digested, and its digest. The seed is a hexadecimal number."""
+
+    algorithm: str
+    seed: str
+    leaf: int
+    digest: str
+
+    @property
+    def digesting(self) -> Digesting:
+        return Digesting(self.algorithm, int(self.seed, 16), self.leaf)
 
 
 @dataclass
 class ComponentPart:
-    """Where a component lies."""
+    """Where a component's body lies."""
 
     keys: list[str]
     file: str
@@ -58,8 +86,14 @@ class ComponentPart:
     """Bytes of the pickle stream, at the start."""
     buffers: list[BufferPart]
     sha256: str
+    """Of the body; empty if the body is a piece."""
     rank: int
     """The order of loading: plain data, then functions and classes, then what may run them."""
+
+    @property
+    def nbytes(self) -> int:
+        """With the buffers that are pieces."""
+        return self.length + sum(one.nbytes for one in self.buffers if one.piece is not None)
 
 
 @dataclass
@@ -78,6 +112,7 @@ class Manifest:
     verdicts: list[dict[str, Any]]
     components: list[ComponentPart] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
+    pieces: dict[str, PieceDigest] = field(default_factory=dict)
     execution_count: int = 1
     format: int = FORMAT
 
@@ -86,7 +121,8 @@ def dump(manifest: Manifest) -> bytes:
     components = [
         {**vars(one), "buffers": [vars(buffer) for buffer in one.buffers]} for one in manifest.components
     ]
-    body = {**vars(manifest), "components": components}
+    pieces = {name: vars(one) for name, one in manifest.pieces.items()}
+    body = {**vars(manifest), "components": components, "pieces": pieces}
     return _canonical({**body, "digest": _digest(body)})
 
 
@@ -148,6 +184,15 @@ def _checked(body: dict[str, Any]) -> Manifest:
         need(name, str, lambda text: bool(FILE.match(text))): count(size)
         for name, size in need(body["files"], dict).items()
     }
+    pieces = {}
+    for name, one in need(body.get("pieces", {}), dict).items():
+        piece = PieceDigest(**need(one, dict))
+        need(piece.algorithm, str, lambda text: text in ALGORITHMS)
+        need(piece.seed, str, lambda text: bool(SEED.match(text)))
+        need(count(piece.leaf), int, lambda n: 0 < n <= LEAF_LIMIT_BYTES)
+        need(piece.digest, str)
+        need(name, str, lambda text: text in files)
+        pieces[name] = piece
     components = []
     for one in need(body["components"], list):
         part = ComponentPart(**need(one, dict))
@@ -161,9 +206,16 @@ def _checked(body: dict[str, Any]) -> Manifest:
             raise Damaged("Its list of contents is damaged.")
         if count(part.stream) > part.length:
             raise Damaged("Its list of contents is damaged.")
+        if part.file in pieces and (part.offset, part.length) != (0, files[part.file]):
+            raise Damaged("Its list of contents is damaged.")
         for buffer in part.buffers:
             need(buffer.writable, bool)
-            if count(buffer.offset) + count(buffer.nbytes) > part.length:
+            room = part.length
+            if buffer.piece is not None:
+                room = files[need(buffer.piece, str, lambda text: text in pieces)]
+                if (buffer.offset, buffer.nbytes) != (0, room):
+                    raise Damaged("Its list of contents is damaged.")
+            if count(buffer.offset) + count(buffer.nbytes) > room:
                 raise Damaged("Its list of contents is damaged.")
         components.append(part)
     for verdict in need(body["verdicts"], list):
@@ -175,4 +227,4 @@ def _checked(body: dict[str, Any]) -> Manifest:
     need(body["libraries"], dict)
     count(body["bytes"])
     count(body["execution_count"])
-    return Manifest(**{**body, "components": components, "files": files})
+    return Manifest(**{**body, "components": components, "files": files, "pieces": pieces})

@@ -378,6 +378,32 @@ class NanPickler(StatePickler):
         return None
 
 
+class StreamReader:
+    """A file for the unpickler over memory that is not copied for it (`io.BytesIO` would)."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self._memory, self._at = memory, 0
+
+    def read(self, size: int) -> bytes:
+        start = self._at
+        self._at = min(start + size, len(self._memory))
+        return self._memory[start : self._at].tobytes()
+
+    def readinto(self, room: Any) -> int:
+        view = memoryview(room).cast("B")
+        start = self._at
+        self._at = min(start + view.nbytes, len(self._memory))
+        view[: self._at - start] = self._memory[start : self._at]
+        return self._at - start
+
+    def readline(self) -> bytes:
+        """Only protocols that we never write have lines."""
+        found = bytearray()
+        while (one := self.read(1)) and one != b"\n":
+            found += one
+        return bytes(found + one)
+
+
 class StateUnpickler(pickle.Unpickler):
     """Loads streams; knows the anchors of this kernel."""
 

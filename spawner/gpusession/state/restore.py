@@ -8,7 +8,6 @@ component that cannot be built is left, with all its variables; the others are l
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,10 +16,12 @@ from typing import Any
 
 from gpusession.state import notebook, patches, surroundings
 from gpusession.state.capture import Verdicts, title, verdict
+from gpusession.state.crew import Crew
+from gpusession.state.known import Piece
 from gpusession.state.manifest import Manifest
 from gpusession.state.patience import Patience, TookTooLong
-from gpusession.state.pickling import StateUnpickler, named_anchors
-from gpusession.state.reading import Read, read_components
+from gpusession.state.pickling import StateUnpickler, StreamReader, named_anchors
+from gpusession.state.reading import Read, Reading
 
 LOST = "Run the cell that makes it again."
 
@@ -33,13 +34,18 @@ class Restore:
         self._patience = patience
         self._anchored = named_anchors(shell)
         self._saved = {one["name"]: one for one in manifest.verdicts}
+        self.pieces: list[Piece] = []
+        """Large pieces of memory that were read, once `run` has returned."""
 
     def run(self, names: list[str] | None, progress: Callable[[int, int | None], None]) -> Verdicts:
         """Raises SnapshotUnusable before anything was touched."""
         wanted = None if names is None else {f"var:{name}" for name in names}
         parts = [part for part in self._manifest.components if wanted is None or wanted & set(part.keys)]
-        total = sum(part.length for part in parts)
-        read = read_components(self._folder, parts, self._manifest.files, lambda done: progress(done, total))
+        total = sum(part.nbytes for part in parts)
+        with Crew() as crew:
+            reading = Reading(self._folder, self._manifest, crew, lambda done: progress(done, total))
+            read = reading.components(parts)
+        self.pieces = reading.pieces
         read.sort(key=lambda one: one.part.rank)
         with self._all_or_nothing():
             return self._build(read, wanted)
@@ -117,7 +123,7 @@ class Restore:
         before = {name: space[name] for name in names if name in space}
         try:
             with self._patience.limited():
-                loader = StateUnpickler(io.BytesIO(read.stream), iter(read.buffers), self._anchored)
+                loader = StateUnpickler(StreamReader(read.stream), iter(read.buffers), self._anchored)
                 loader.load()
                 values = {}
                 for key in keys:

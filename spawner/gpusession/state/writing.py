@@ -1,27 +1,30 @@
-"""Writes one snapshot: aside, digests beside the write, synced, renamed.
+"""Writes one snapshot: aside, digested while it is written, synced, renamed.
 
 Promises: until the rename there is nothing under the snapshot's id; after a failure nothing is left;
-an error of the disk comes out as StorageFull or Unavailable. Memory is written from where it is,
-in pieces that are copied once, so that digest and file agree even if another thread writes to it.
+an error of the disk comes out as StorageFull or Unavailable. Large pieces of memory are written from
+where they are (`gpusession.state.pieces`), or not at all if an earlier snapshot holds them unchanged.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import queue
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from gpulease import errors
+from gpusession.state.crew import Crew
 from gpusession.state.disk import Disk
-from gpusession.state.manifest import ALIGN, NAME, BufferPart, ComponentPart, Manifest, dump
+from gpusession.state.known import Known
+from gpusession.state.manifest import ALIGN, NAME, SMALL, BufferPart, ComponentPart, Manifest, dump
+from gpusession.state.memory import Memory
 from gpusession.state.pickling import Stream
+from gpusession.state.pieces import PieceWriter
 
-PIECE = 4 << 20
-OWN_FILE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20
+"""From here on a body or a buffer is a piece, with a file of its own."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -31,52 +34,34 @@ def disk_error(error: OSError) -> errors.GpuhubError:
     return errors.Unavailable(f"The variables could not be written: {error.strerror or error}.")
 
 
-class Digest:
-    """SHA-256 in a thread of its own, beside reading or writing."""
-
-    def __init__(self) -> None:
-        self._pieces: queue.Queue[Any] = queue.Queue(4)
-        self._hash = hashlib.sha256()
-        self._thread = threading.Thread(target=self._run, name="gpuhub-digest", daemon=True)
-        self._started = False
-
-    def add(self, piece: bytes | memoryview) -> None:
-        if not self._started and len(piece) < PIECE // 4:
-            self._hash.update(piece)
-            return
-        if not self._started:
-            self._started = True
-            self._thread.start()
-        self._pieces.put(piece)
-
-    def done(self) -> str:
-        if self._started:
-            self._pieces.put(None)
-            self._thread.join()
-        return self._hash.hexdigest()
-
-    def _run(self) -> None:
-        while (piece := self._pieces.get()) is not None:
-            self._hash.update(piece)
-
-
 class SnapshotWriter:
     """Use as a context: leaving it without `finish` removes everything.
 
     Raises errors.StorageFull, Unavailable.
     """
 
-    def __init__(self, base: Path, snapshot_id: str, disk: Disk, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, base: Path, snapshot_id: str, disk: Disk, known: Known, progress: Callable[[int], None]
+    ) -> None:
         self.id = snapshot_id
         self._base, self._disk, self._progress = base, disk, progress
         self._folder = base / f".{snapshot_id}.new"
-        self._files: dict[str, int] = {}
-        self._open: dict[str, int] = {}
+        self._crew = Crew()
+        self._pieces = PieceWriter(self._folder, disk, self._crew, known)
+        self._small: int | None = None
+        self._waiting = bytearray()
+        self._small_bytes = 0
         self.components: list[ComponentPart] = []
-        self.written = 0
+        self.total = 0
+        """Bytes of all files but the list of contents, so far."""
         self._finished = False
 
-    def __enter__(self) -> SnapshotWriter:
+    @property
+    def written(self) -> int:
+        """Bytes that no earlier snapshot held."""
+        return self._pieces.written + self._small_bytes
+
+    def __enter__(self) -> Self:
         try:
             self._base.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._disk.make_folder(self._folder)
@@ -84,78 +69,85 @@ class SnapshotWriter:
             raise disk_error(error) from error
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for file in self._open.values():
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._crew.__exit__(kind, error, trace)
+        self._pieces.close()
+        if self._small is not None:
             try:
-                self._disk.close(file)
+                self._disk.close(self._small)
             except OSError:
-                continue
-        self._open.clear()
+                pass
+            finally:
+                self._small = None
         if not self._finished:
             self._disk.remove(self._folder)
 
     def add(self, keys: list[str], stream: Stream, rank: int, chunks: Iterator[Any]) -> int:
         """Write a component; return its bytes."""
-        large = stream.total_bytes >= OWN_FILE_BYTES
-        name = f"c{len(self.components)}.bin" if large else "small.bin"
         try:
-            part = self._write(keys, name, stream, rank, chunks)
+            part = self._add(keys, stream, rank, [*chunks])
         except OSError as error:
             raise disk_error(error) from error
         self.components.append(part)
-        return part.length
+        return part.nbytes
 
-    def _write(
-        self, keys: list[str], name: str, stream: Stream, rank: int, chunks: Iterator[Any]
-    ) -> ComponentPart:
-        if name not in self._open:
-            self._open[name] = self._disk.create(self._folder / name)
-            self._files[name] = 0
-        file, start = self._open[name], self._files[name]
-        digest = Digest()
-        position = 0
+    def _add(self, keys: list[str], stream: Stream, rank: int, body: list[Any]) -> ComponentPart:
+        length = pickled = sum(len(one) for one in body)
+        buffers = []
+        for one in stream.buffers:
+            if one.nbytes >= PIECE_BYTES:
+                piece = self._piece([one.view])
+                buffers.append(BufferPart(0, one.nbytes, one.writable, one.array, piece))
+                continue
+            if length % ALIGN:
+                body.append(bytes(ALIGN - length % ALIGN))
+                length += len(body[-1])
+            buffers.append(BufferPart(length, one.nbytes, one.writable, one.array))
+            body.append(one.view)
+            length += one.nbytes
+        if length >= PIECE_BYTES:
+            return ComponentPart(keys, self._piece(body), 0, length, pickled, buffers, "", rank)
+        start = self._small_bytes
+        sha256 = self._add_small(b"".join(body))
+        return ComponentPart(keys, SMALL, start, length, pickled, buffers, sha256, rank)
 
-        def put(data: Any) -> None:
-            nonlocal position
-            view = memoryview(data).cast("B")
-            for begin in range(0, len(view), PIECE):
-                piece = view[begin : begin + PIECE]
-                whole = data if len(piece) == len(view) and isinstance(data, bytes) else bytes(piece)
-                digest.add(whole)
-                self._disk.write(file, whole)
-                position += len(piece)
-                self._files[name] = start + position
-                self.written += len(piece)
-                self._progress(self.written)
+    def _piece(self, parts: list[Any]) -> str:
+        before = self.total
+        memory = Memory(parts)
 
-        try:
-            for chunk in chunks:
-                put(chunk)
-            size, buffers = position, []
-            for buffer in stream.buffers:
-                if position % ALIGN:
-                    put(bytes(ALIGN - position % ALIGN))
-                buffers.append(BufferPart(position, buffer.nbytes, buffer.writable, buffer.array))
-                put(buffer.view)
-        finally:
-            sha256 = digest.done()
-        if name != "small.bin":
-            self._finish_file(name)
-        return ComponentPart(keys, name, start, position, size, buffers, sha256, rank)
+        def done(nbytes: int) -> None:
+            self.total = before + nbytes
+            self._progress(self.total)
 
-    def _finish_file(self, name: str) -> None:
-        file = self._open.pop(name)
-        try:
-            self._disk.sync(file)
-        finally:
-            self._disk.close(file)
+        return self._pieces.add(memory, done)
+
+    def _add_small(self, body: bytes) -> str:
+        """Return its digest."""
+        self._waiting += body
+        self._small_bytes += len(body)
+        if len(self._waiting) >= PIECE_BYTES:
+            self._write_small()
+        self.total += len(body)
+        self._progress(self.total)
+        return hashlib.sha256(body).hexdigest()
+
+    def _write_small(self) -> None:
+        if self._small is None:
+            self._small = self._disk.create(self._folder / SMALL)
+        self._disk.write(self._small, self._waiting)
+        self._waiting = bytearray()
 
     def finish(self, manifest: Manifest) -> None:
         """Sync all and let the snapshot appear under its id."""
-        manifest.components, manifest.files = self.components, self._files
         try:
-            for name in list(self._open):
-                self._finish_file(name)
+            manifest.components = self.components
+            manifest.files, manifest.pieces = self._pieces.finish()
+            if self._small_bytes:
+                manifest.files[SMALL] = self._small_bytes
+                self._write_small()
+                self._sync_small()
             file = self._disk.create(self._folder / NAME)
             try:
                 self._disk.write(file, dump(manifest))
@@ -170,3 +162,12 @@ class SnapshotWriter:
             if self._finished:
                 self._disk.remove(self._base / self.id)
             raise disk_error(error) from error
+        self._pieces.remember(self._base / self.id)
+
+    def _sync_small(self) -> None:
+        file, self._small = self._small, None
+        if file is not None:
+            try:
+                self._disk.sync(file)
+            finally:
+                self._disk.close(file)

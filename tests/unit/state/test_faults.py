@@ -43,11 +43,21 @@ class DiesAtStep(Disk):
         self._step()
         return super().create(path)
 
-    def write(self, file: int, data: bytes | memoryview) -> None:
+    def write(self, file: int, data: bytes | bytearray | memoryview) -> None:
         if self.left == 0 and not self.dead:
             super().write(file, memoryview(data)[: len(data) // 2])  # torn
         self._step()
         super().write(file, data)
+
+    def write_at(self, file: int, data: memoryview, offset: int) -> None:
+        if self.left == 0 and not self.dead:
+            super().write_at(file, data[: len(data) // 2], offset)  # torn
+        self._step()
+        super().write_at(file, data, offset)
+
+    def link(self, old: Path, new: Path) -> os.stat_result:
+        self._step()
+        return super().link(old, new)
 
     def sync(self, file: int) -> None:
         self._step()
@@ -72,12 +82,19 @@ class FillsUp(Disk):
     def __init__(self, room: int, code: int = errno.ENOSPC) -> None:
         self.room, self.code = room, code
 
-    def write(self, file: int, data: bytes | memoryview) -> None:
+    def write(self, file: int, data: bytes | bytearray | memoryview) -> None:
         if len(data) > self.room:
             super().write(file, memoryview(data)[: self.room])
             raise OSError(self.code, os.strerror(self.code))
         self.room -= len(data)
         super().write(file, data)
+
+    def write_at(self, file: int, data: memoryview, offset: int) -> None:
+        if len(data) > self.room:
+            super().write_at(file, data[: self.room], offset)
+            raise OSError(self.code, os.strerror(self.code))
+        self.room -= len(data)
+        super().write_at(file, data, offset)
 
 
 def variables() -> dict[str, Any]:
