@@ -152,11 +152,11 @@ class Nvml:
     def _devices(self) -> Iterator[tuple[int, Any]]:
         """Yield what can be had by itself: whole GPUs, and the parts of divided ones."""
         for index, handle in self._handles():
-            mode = self._ask(self._library.nvmlDeviceGetMigMode, handle, default=None)
-            if not self._show_parts or mode is None or not mode[0]:
+            library = self._library
+            mode = self._ask(library.nvmlDeviceGetMigMode, handle, default=None) if self._show_parts else None
+            if mode is None or not mode[0]:
                 yield index, handle
                 continue
-            library = self._library
             for number in range(int(self._ask(library.nvmlDeviceGetMaxMigDeviceCount, handle, default=0))):
                 part = self._ask(library.nvmlDeviceGetMigDeviceHandleByIndex, handle, number, default=None)
                 if part is not None:
@@ -261,6 +261,7 @@ def _text(value: Any) -> str | None:
 
 def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip() or str(pid)
+        # A process may call itself anything, also what is no text.
+        return Path(f"/proc/{pid}/comm").read_text("utf-8", "replace").strip() or str(pid)
     except OSError:
         return str(pid)

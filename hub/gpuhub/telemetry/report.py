@@ -20,7 +20,8 @@ MAX_SHARES = 1024
 MAX_LOOKS = 16
 MAX_PROCESSES = 256
 """On one device."""
-MAX_PODS = 1024
+MAX_PODS = 256
+"""With GPUs, on one node: more than a kubelet runs at all, by default."""
 MAX_AGE_SECONDS = 120.0
 MAX_NAME = 128
 MAX_PROBLEM = 500

@@ -7,6 +7,7 @@ looks first, then the smallest processes. A sample without its processes is stil
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from gpuhub.telemetry.base import Sample
 from gpuhub.telemetry.looking import Seen
 from gpuhub.telemetry.podresources import PodGpus
 from gpuhub.telemetry.report import (
+    MAX_AGE_SECONDS,
     MAX_DEVICES,
     MAX_PODS,
     MAX_PROBLEM,
@@ -35,25 +37,48 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def report_body(kept: Sequence[Seen], now: float) -> bytes:
-    """Return the report of what is kept as JSON. ``now``: of the clock of `Seen.at`."""
-    looks, processes = list(kept), MAX_PROCESSES
-    while True:
-        body = make_report(looks, now, processes).model_dump_json(exclude_none=True).encode()
-        if len(body) <= BODY_BYTES or (len(looks) == 1 and not processes):
-            return body
-        if len(looks) > 1:
-            del looks[0]
-        else:
-            processes //= 2
+    """Return the report of what is kept as JSON. ``now``: of the clock of `Seen.at`.
 
-
-def make_report(looks: Sequence[Seen], now: float, processes: int = MAX_PROCESSES) -> NodeReport:
-    """Return what the broker is told; the newest look is last. Raises `ValueError` for none at all."""
-    if not looks:
+    Raises `ValueError` for nothing at all.
+    """
+    if not kept:
         raise ValueError("there is no look to report")
-    newest = looks[-1]
-    return NodeReport(
-        problem=None if newest.problem is None else newest.problem[:MAX_PROBLEM],
+    *older, newest = kept
+    frame = _frame(newest)
+    if len(_json(frame)) > BODY_BYTES // 2:
+        said = frame.get("problem", "")
+        frame["problem"] = f"There are more pods with GPUs here than fit into a report. {said}"[:MAX_PROBLEM]
+        frame["allocations"] = None
+    room = BODY_BYTES - len(_json(frame)) - len(b',"looks":[]')
+    texts = [_json(_shortened(_look(newest, now), room))]
+    room -= len(texts[0])
+    for seen in reversed(older):
+        text = _json(_look(seen, now))
+        room -= len(text) + 1
+        if room < 0:
+            break
+        texts.append(text)
+    return _json(frame)[:-1] + b',"looks":[' + b",".join(reversed(texts)) + b"]}"
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _shortened(look: dict[str, Any], room: int) -> dict[str, Any]:
+    """Return a look that fits: all samples, and of their processes the largest."""
+    most = MAX_PROCESSES
+    while most and len(_json(look)) > room:
+        most //= 2
+        for sample in look["samples"]:
+            del sample["processes"][most:]
+    return look
+
+
+def _frame(seen: Seen) -> dict[str, Any]:
+    """Return the report without its looks."""
+    report = NodeReport(
+        problem=None if seen.problem is None else seen.problem[:MAX_PROBLEM],
         devices=_those_that_fit(
             DeviceReport,
             (
@@ -64,20 +89,20 @@ def make_report(looks: Sequence[Seen], now: float, processes: int = MAX_PROCESSE
                     "memory_bytes": gpu.memory_bytes,
                     "simulated": gpu.simulated,
                 }
-                for gpu in newest.gpus[:MAX_DEVICES]
+                for gpu in seen.gpus[:MAX_DEVICES]
             ),
         ),
-        looks=[
-            LookReport(
-                age_seconds=round(max(0.0, now - seen.at), 3),
-                samples=_those_that_fit(
-                    SampleReport, (_sample(sample, processes) for sample in seen.samples)
-                ),
-            )
-            for seen in looks
-        ],
-        allocations=None if newest.pods is None else _allocations(newest, newest.pods),
+        allocations=None if seen.pods is None else _allocations(seen, seen.pods),
     )
+    return report.model_dump(mode="json", exclude_none=True, exclude={"looks"})
+
+
+def _look(seen: Seen, now: float) -> dict[str, Any]:
+    look = LookReport(
+        age_seconds=round(min(MAX_AGE_SECONDS, max(0.0, now - seen.at)), 3),
+        samples=_those_that_fit(SampleReport, (_sample(sample) for sample in seen.samples)),
+    )
+    return look.model_dump(mode="json", exclude_none=True)
 
 
 def _allocations(seen: Seen, pods: Sequence[PodGpus]) -> list[AllocationReport]:
@@ -95,8 +120,8 @@ def _allocations(seen: Seen, pods: Sequence[PodGpus]) -> list[AllocationReport]:
     )
 
 
-def _sample(sample: Sample, most: int) -> dict[str, Any]:
-    largest = sorted(sample.processes, key=lambda one: one.memory_bytes, reverse=True)[:most]
+def _sample(sample: Sample) -> dict[str, Any]:
+    largest = sorted(sample.processes, key=lambda one: one.memory_bytes, reverse=True)[:MAX_PROCESSES]
     return {
         "device": sample.device_id,
         "utilisation_percent": round(sample.utilisation_percent, 2),

@@ -15,7 +15,13 @@ from tests.launching import until
 
 
 class DriverError(Exception):
-    """Stands for pynvml.NVMLError."""
+    """Stands for pynvml.NVMLError; `value` is the driver's number."""
+
+    value = 3
+
+
+class NothingFound(DriverError):
+    value = 6
 
 
 class Driver:
@@ -30,6 +36,9 @@ class Driver:
         self.now: dict[int, int] = dict.fromkeys(range(gpus), 0)
         self.buffer: dict[int, list[tuple[int, int]]] = {}
         self.processes: list[SimpleNamespace] = []
+        self.parts: dict[int, int] = {}
+        """Into how many parts a GPU is divided."""
+        self.use: list[SimpleNamespace] | DriverError = NothingFound("none")
         self.opened = 0
 
     def _need(self, index: int | None = None) -> None:
@@ -48,7 +57,7 @@ class Driver:
 
     def nvmlDeviceGetCount(self) -> int:
         self._need()
-        return len(self.now)
+        return sum(index < 100 for index in self.now)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         self._need(index)
@@ -82,6 +91,29 @@ class Driver:
 
     def nvmlDeviceGetComputeRunningProcesses(self, index: int) -> list[SimpleNamespace]:
         return self.processes
+
+    def nvmlDeviceGetPowerUsage(self, index: int) -> int:
+        return 61500
+
+    def nvmlDeviceGetMigMode(self, index: int) -> list[int]:
+        if index not in self.parts:
+            raise DriverError("not supported")
+        return [1 if self.parts[index] else 0, 0]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, index: int) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, index: int, number: int) -> int:
+        if number >= self.parts[index]:
+            raise DriverError("not found")
+        part = 100 * (index + 1) + number
+        self.now[part] = 0
+        return part
+
+    def nvmlDeviceGetProcessUtilization(self, index: int, since: int) -> list[SimpleNamespace]:
+        if isinstance(self.use, DriverError):
+            raise self.use
+        return self.use
 
     def nvmlDeviceGetGraphicsRunningProcesses(self, index: int) -> list[SimpleNamespace]:
         raise DriverError("not supported")
@@ -176,6 +208,51 @@ def test_processes_of_which_the_driver_hides_the_memory_are_still_named() -> Non
     driver.processes = [SimpleNamespace(pid=2**22 + 1, usedGpuMemory=None)]
     [sample] = Nvml(lambda: driver).sample(0.0)
     assert [(process.pid, process.memory_bytes) for process in sample.processes] == [(2**22 + 1, 0)]
+
+
+def test_a_divided_gpu_is_shown_by_its_parts_where_they_are_asked_for() -> None:
+    driver = Driver(2)
+    driver.parts = {0: 0, 1: 2}
+    assert [gpu.id for gpu in Nvml(lambda: driver).inventory()] == ["GPU-0", "GPU-1"]
+    nvml = Nvml(lambda: driver, parts=True)
+    assert [(gpu.id, gpu.index) for gpu in nvml.inventory()] == [("GPU-0", 0), ("GPU-200", 1), ("GPU-201", 1)]
+    assert [sample.device_id for sample in nvml.sample(0.0)] == ["GPU-0", "GPU-200", "GPU-201"]
+
+
+def use(pid: int, percent: int, at: int = 1) -> SimpleNamespace:
+    return SimpleNamespace(pid=pid, smUtil=percent, timeStamp=at)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ([use(1, 30), use(1, 50, at=2), use(9, 9)], [50, 0]),
+        (NothingFound("no process ran"), [0, 0]),
+        (DriverError("not supported"), [None, None]),
+    ],
+)
+def test_the_use_of_each_process_is_asked_where_a_gpu_is_shared(
+    said: list[SimpleNamespace] | DriverError, found: list[float | None]
+) -> None:
+    driver = Driver(1)
+    driver.processes = [SimpleNamespace(pid=pid, usedGpuMemory=5) for pid in (1, 2)]
+    driver.use = said
+    nvml = Nvml(lambda: driver)
+    [sample] = nvml.sample(0.0, by_process={"GPU-0"})
+    assert [process.utilisation_percent for process in sample.processes] == found
+    assert sample.power_watts == 61.5
+    [sample] = nvml.sample(0.0)
+    assert [process.utilisation_percent for process in sample.processes] == [None, None]
+
+
+def test_old_use_of_a_process_is_not_use_now() -> None:
+    driver = Driver(1)
+    driver.processes = [SimpleNamespace(pid=1, usedGpuMemory=5)]
+    driver.use = [use(1, 30, at=5)]
+    nvml = Nvml(lambda: driver)
+    for expected in (30, 0):
+        [sample] = nvml.sample(0.0, by_process={"GPU-0"})
+        assert sample.processes[0].utilisation_percent == expected
 
 
 async def test_a_call_that_hangs_in_the_driver_costs_a_sample_not_the_loop() -> None:
