@@ -1,6 +1,8 @@
-"""The broker's process: settings in, everything made and joined once, put away in reverse order.
+"""The broker's process: settings in, everything made and joined, put away in reverse order.
 
-Nothing else in `gpuhub.api` knows which backend, store or telemetry there is.
+It listens at once, and serves while it leads: only then are the store (with its migrations), the backend
+and the loops behind opened. A broker that loses the lead puts all of them away, waits, and starts anew.
+Which backend and telemetry there are, `gpuhub.api.places` alone knows.
 """
 
 from __future__ import annotations
@@ -9,25 +11,25 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from gpuhub.api import logs
 from gpuhub.api.app import make_app
+from gpuhub.api.gate import Gate
 from gpuhub.api.hubtokens import HubTokens
 from gpuhub.api.parts import Parts
 from gpuhub.api.people import People
+from gpuhub.api.places import Place, open_place
 from gpuhub.api.serving import serve
 from gpuhub.api.signin import SignIn
-from gpuhub.backends.local import LocalBackend
 from gpuhub.broker.assembly import Broker
 from gpuhub.broker.settings import BrokerSettings, PolicySettings, load_policy, load_settings
 from gpuhub.store import Store
 from gpuhub.telemetry.sampler import Sampler
-from gpuhub.telemetry.sources import Machine
-from gpuspawner.launcher.accounts import Accounts
-from gpuspawner.launcher.client import LauncherClient
 
 EXIT_REFUSED = 2
 
@@ -56,41 +58,93 @@ def run(settings_file: Path) -> int:
 
 async def run_broker(settings: BrokerSettings, policy: PolicySettings) -> None:
     """Run the broker until a signal. Raises `OSError` where the address cannot be used."""
-    stop = asyncio.Event()
+    stop, closing = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        store = await Store.open(settings.database_url)
-        stack.push_async_callback(store.close)
-        machine = Machine(settings.gpus)
-        await machine.inventory()
-        backend = LocalBackend(
-            LauncherClient(settings.launcher_socket),
-            gpus=machine.gpus,
-            accounts=Accounts(
-                settings.account_mode,
-                homes=settings.homes,
-                book=settings.accounts_book,
-                shared_uid=settings.shared_uid,
-            ),
-            prefix=settings.prefix,
+    signin = SignIn(settings.hub_api_url, settings.hub_api_token.get_secret_value())
+    gate = Gate(signin.prefix)
+    async with open_place(settings) as place:
+        listening = loop.create_task(
+            serve(gate, settings.host, settings.port, stop=stop, closing=closing), name="listening"
         )
-        stack.push_async_callback(backend.close)
-        sampler = Sampler(machine.telemetry(backend.processes_on))
-        broker = await stack.enter_async_context(Broker(store, backend, sampler, policy))
-        service_token = settings.hub_api_token.get_secret_value()
+        leading = loop.create_task(_lead(settings, policy, place, gate, signin, closing), name="leading")
+        try:
+            # `_lead` ends by trouble only; `serve` ends by trouble, or when it was told to.
+            await asyncio.wait([listening, leading], return_when=asyncio.FIRST_COMPLETED)
+            stop.set()
+            await listening
+            if leading.done():
+                await leading
+        finally:
+            stop.set()
+            for task in (leading, listening):
+                task.cancel()
+            await asyncio.gather(leading, listening, return_exceptions=True)
+            await place.leadership.release()
+    log.info("the broker ends")
+
+
+async def _lead(
+    settings: BrokerSettings,
+    policy: PolicySettings,
+    place: Place,
+    gate: Gate,
+    signin: SignIn,
+    closing: asyncio.Event,
+) -> None:
+    """Serve whenever this broker leads, until cancelled."""
+    while True:
+        await place.leadership.acquire()
+        await _either(place.leadership.hold(), _serve_leading(settings, policy, place, gate, signin, closing))
+
+
+async def _either(hold: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:
+    """Run both until the first ends, then put the other away. Raises what the first raised."""
+    tasks = [asyncio.ensure_future(hold), asyncio.ensure_future(work)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def _serve_leading(
+    settings: BrokerSettings,
+    policy: PolicySettings,
+    place: Place,
+    gate: Gate,
+    signin: SignIn,
+    closing: asyncio.Event,
+) -> None:
+    """Open everything, let requests in, and put it away when cancelled."""
+    token = settings.hub_api_token.get_secret_value()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(settings.database_url.get_secret_value())
+        stack.push_async_callback(store.close)
+        served = await stack.enter_async_context(place.serve())
+        sampler = Sampler(served.telemetry)
+        broker = await stack.enter_async_context(Broker(store, served.backend, sampler, policy))
         tokens = HubTokens(settings.hub_api_url)
         stack.push_async_callback(tokens.close)
-        people = People(settings.hub_api_url, service_token)
+        people = People(settings.hub_api_url, token)
         stack.push_async_callback(people.close)
         parts = Parts(
             broker=broker.service,
             tokens=tokens,
             people=people,
-            signin=SignIn(settings.hub_api_url, service_token),
+            signin=signin,
             metrics=broker.metrics.render,
+            agents=served.agents,
         )
+        gate.open(make_app(parts), place.leadership.leads)
+        stack.callback(gate.close)
+        # Event streams end with the process, and with the lead.
+        stack.callback(parts.closing.set)
         log.info("the broker answers", address=f"{settings.host}:{settings.port}")
-        await serve(make_app(parts), settings.host, settings.port, stop=stop, closing=parts.closing)
-        log.info("the broker ends")
+        await closing.wait()
+        parts.closing.set()
+        await asyncio.Event().wait()

@@ -8,6 +8,8 @@ Every adapter passes one contract suite (``tests/contracts``). The rules that th
 * A worker that has stopped is seen as `Phase.EXITED` until `Backend.forget`, so that an exit
   between two looks is never missed.
 * A device is free for the next lease only when nothing of the last one runs on it.
+* A worker that waits for room says so (`WorkerSeen.waiting`): waiting is not failing, no time limit runs.
+* A backend that cannot see raises; an answer from memory would look like a world that stands still.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from typing import Protocol
 
 class BackendError(Exception):
     """The backend could not do it now. The message is for the log; trying again may help."""
+
+
+class StartRefused(BackendError):
+    """The place does not take the worker now. The message is a sentence for the lease's owner."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,11 @@ class WorkerSeen:
     """``unix:/path`` or ``tcp:host:port`` once it is READY."""
     device_ids: tuple[str, ...] = ()
     message: str = ""
-    """Why it exited or cannot start, one sentence for a person."""
+    """What it waits for, what holds its start up, or why it exited: one sentence for a person."""
+    waiting: bool = False
+    """STARTING, and there is no room for it yet: somebody else (a cluster's scheduler) makes it wait."""
+    devices: tuple[DeviceOffer, ...] = ()
+    """Its GPUs, where the pool's offer does not name them and they are known by now."""
 
 
 class Backend(Protocol):
@@ -94,7 +104,10 @@ class Backend(Protocol):
         """Return what works now. A broken GPU is simply not in it."""
 
     async def start(self, order: WorkerOrder) -> None:
-        """Start the lease's worker, unless it exists. Return at once; `observe` shows progress."""
+        """Start the lease's worker, unless it exists. Return at once; `observe` shows progress.
+
+        Raises `StartRefused` where its owner can be told why not.
+        """
 
     async def stop(self, lease_id: str, *, grace_seconds: float) -> None:
         """Ask the worker to stop; after ``grace_seconds`` it is made to. Unknown leases are fine."""

@@ -1,67 +1,24 @@
-"""What the broker is told: where everything is (`BrokerSettings`), and who may do what (`PolicySettings`).
+"""Who may do what: the operator's policy, as YAML. (Where everything is: `gpuhub.broker.site`.)
 
-The first is written by `gpuhub up` or a chart, the second by an operator, as YAML. Each setting's
-help says its unit, why the default is what it is, and what raising and lowering do; `gpuhub policy`
-prints it. A file that cannot be used is refused with the line to change, never half read.
+Each setting's help says its unit, why the default is what it is, and what raising and lowering do;
+`gpuhub policy` prints it. A file that cannot be used is refused with the line to change, never half read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    SerializationInfo,
-    ValidationError,
-    field_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from gpuhub.broker.site import BrokerSettings, in_words, load_settings
 from gpuhub.core.rules import Rules
 
+__all__ = ["BrokerSettings", "GroupPolicy", "PolicySettings", "PoolPolicy", "load_policy", "load_settings"]
+
 NORMAL = "normal"
-
-
-class BrokerSettings(BaseModel):
-    """Where the broker finds everything. One JSON file, mode 0600."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    host: str = Field(default="127.0.0.1", description="Address to listen on. The proxy is the only client.")
-    port: int = Field(description="Port to listen on.")
-    hub_api_url: str = Field(description="The hub's API: http://127.0.0.1:8081/hub/api")
-    hub_api_token: SecretStr = Field(description="The broker's own token at the hub.")
-    database_url: str = Field(
-        description="sqlite+aiosqlite:////path/file.sqlite or postgresql+psycopg://user@host/name"
-    )
-    gpus: str = Field(default="auto", description="auto, none, nvidia or sim:N, as `gpuhub up --gpus`.")
-    launcher_socket: Path = Field(description="The launcher's socket: starts workers on this machine.")
-    account_mode: Literal["shared", "pam", "numbered"] = Field(description="See gpuspawner's accounts.")
-    homes: Path = Field(description="Folder of homes, where people have no account of their own.")
-    accounts_book: Path | None = Field(default=None, description="File that remembers numbered accounts.")
-    shared_uid: int | None = Field(default=None, description="The account that all share, in mode shared.")
-    prefix: str = Field(description="Python prefix for workers whose owner has no server.")
-    policy_file: Path | None = Field(default=None, description="The policy (YAML); none: the defaults.")
-
-    @field_serializer("hub_api_token")
-    def _token(self, token: SecretStr, info: SerializationInfo) -> str:
-        """Hide the token, unless the writer asks for it: ``model_dump(context={"reveal": True})``."""
-        reveal = isinstance(info.context, dict) and info.context.get("reveal")
-        return token.get_secret_value() if reveal else str(token)
-
-
-def load_settings(path: Path) -> BrokerSettings:
-    """Read the broker's settings. Raises `ValueError` with what is wrong, `OSError`."""
-    try:
-        return BrokerSettings.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(_sentences(error)) from None
 
 
 IDLE_AFTER = (
@@ -253,7 +210,7 @@ def load_policy(path: Path | None) -> PolicySettings:
     try:
         return PolicySettings.model_validate(content)
     except ValidationError as error:
-        raise ValueError(_sentences(error)) from None
+        raise ValueError(in_words(error)) from None
 
 
 def describe_policy() -> list[tuple[str, str, str]]:
@@ -265,14 +222,3 @@ def describe_policy() -> list[tuple[str, str, str]]:
         shown = yaml.safe_dump(value, default_flow_style=True).removesuffix("...\n").strip()
         found.append((name, shown, field.description or ""))
     return found
-
-
-def _sentences(error: ValidationError) -> str:
-    """Return what is wrong in words: one clause per mistake."""
-    said = []
-    for one in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in one["loc"])
-        what = "there is no such setting" if one["type"] == "extra_forbidden" else one["msg"]
-        what = what.removeprefix("Value error, ")
-        said.append(f"{where}: {what[:1].lower()}{what[1:]}" if where else what)
-    return "; ".join(said)

@@ -147,14 +147,16 @@ def _broker(plan: Plan) -> ChildOrder:
             "hub_api_url": plan.hub_api,
             "hub_api_token": plan.secrets.broker_token,
             "database_url": f"sqlite+aiosqlite:///{data}/gpuhub.sqlite",
-            "gpus": plan.options.gpus,
-            "launcher_socket": plan.launcher_socket,
-            "account_mode": people.mode,
-            "homes": data / "homes",
-            "accounts_book": data / "accounts.json",
-            "shared_uid": people.shared_uid,
-            "prefix": sys.prefix,
             "policy_file": policy_file(plan.options, data),
+            "local": {
+                "gpus": plan.options.gpus,
+                "launcher_socket": plan.launcher_socket,
+                "account_mode": people.mode,
+                "homes": data / "homes",
+                "accounts_book": data / "accounts.json",
+                "shared_uid": people.shared_uid,
+                "prefix": sys.prefix,
+            },
         }
     )
     text = json.dumps(settings.model_dump(mode="json", context={"reveal": True}), indent=1)

@@ -37,11 +37,13 @@ def settings(folder: Path, **changes: Any) -> str:
         "hub_api_url": "http://127.0.0.1:1/hub/api",
         "hub_api_token": "a-secret-token",
         "database_url": f"sqlite+aiosqlite:///{folder}/gpuhub.sqlite",
-        "gpus": "sim:1",
-        "launcher_socket": str(folder / "launcher.sock"),
-        "account_mode": "shared",
-        "homes": str(folder / "homes"),
-        "prefix": sys.prefix,
+        "local": {
+            "gpus": "sim:1",
+            "launcher_socket": str(folder / "launcher.sock"),
+            "account_mode": "shared",
+            "homes": str(folder / "homes"),
+            "prefix": sys.prefix,
+        },
     }
     file.write_text(json.dumps(known | changes))
     return str(file)

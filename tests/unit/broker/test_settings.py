@@ -23,10 +23,12 @@ BROKER = {
     "hub_api_url": "http://127.0.0.1:8081/hub/api",
     "hub_api_token": "secret-token",
     "database_url": "sqlite+aiosqlite:////data/gpuhub.sqlite",
-    "launcher_socket": "/run/launcher.sock",
-    "account_mode": "shared",
-    "homes": "/data/homes",
-    "prefix": "/usr",
+    "local": {
+        "launcher_socket": "/run/launcher.sock",
+        "account_mode": "shared",
+        "homes": "/data/homes",
+        "prefix": "/usr",
+    },
 }
 
 

@@ -1,0 +1,305 @@
+"""What is kept of nodes, pods and events: a few fields each, read with care from what the API says.
+
+Nothing here fails on a field that is missing or of another type than expected: other people's objects
+come by too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from gpuhub.backends.kubernetes.api import Object
+
+PART_OF, COMPONENT = "app.kubernetes.io/part-of", "component"
+LEASE, SERVER = "gpuhub.io/lease", "gpuhub.io/server"
+POOL = "gpuhub.io/pool"
+SERVER_COMPONENT, WORKER_COMPONENT = "singleuser-server", "gpuhub-worker"
+USERNAME, SERVERNAME = "hub.jupyter.org/username", "hub.jupyter.org/servername"
+OWN_PODS = f"{PART_OF}=gpuhub,{COMPONENT} in ({SERVER_COMPONENT},{WORKER_COMPONENT})"
+WORKER_CONTAINER = "worker"
+PRODUCT, MEMORY, SIMULATED = "nvidia.com/gpu.product", "nvidia.com/gpu.memory", "gpuhub.io/simulated"
+FINISHED = frozenset({"Succeeded", "Failed"})
+
+
+@dataclass(frozen=True)
+class Taint:
+    key: str
+    value: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster."""
+
+    name: str
+    ready: bool
+    """Its kubelet reports that it is."""
+    cordoned: bool
+    labels: Mapping[str, str]
+    """Those that somebody asks for."""
+    taints: tuple[Taint, ...]
+    allocatable: Mapping[str, int]
+    """Of the resources that somebody asks for: healthy devices."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    true: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ServerPod:
+    """A person's server."""
+
+    namespace: str
+    name: str
+    uid: str
+    user: str
+    server: str
+    slug: str
+    created: str
+    running: bool
+    """Not finished, and not on its way out."""
+    exists: bool
+    """Not finished: it may still be saving."""
+
+
+@dataclass(frozen=True)
+class WorkerPod:
+    """A lease's worker."""
+
+    namespace: str
+    name: str
+    uid: str
+    lease: str
+    node: str
+    holds: Mapping[str, int]
+    """GPUs, by resource."""
+    phase: str
+    reason: str
+    message: str
+    conditions: Mapping[str, Condition]
+    gated: bool
+    leaving_by: datetime | None
+    """It was told to end, and this is when it will be made to."""
+    ip: str
+    waits_for: str = ""
+    """Why the container does not run yet (``ImagePullBackOff``)."""
+    ended_for: str = ""
+    """Why the container has ended (``OOMKilled``)."""
+    exit_code: int | None = None
+    started: bool = False
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in FINISHED
+
+    @property
+    def ready(self) -> bool:
+        found = self.conditions.get("Ready")
+        return found is not None and found.true
+
+
+@dataclass(frozen=True)
+class ForeignPod:
+    """Somebody else's pod that holds GPUs."""
+
+    node: str
+    holds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event about a worker's pod."""
+
+    namespace: str
+    pod: str
+    reason: str
+    message: str
+    at: str
+
+
+def node(found: Object, *, labels: Collection[str], resources: Collection[str]) -> Node:
+    """Read a node. ``labels`` and ``resources`` are those to keep."""
+    metadata, spec, status = _map(found, "metadata"), _map(found, "spec"), _map(found, "status")
+    said = _map(metadata, "labels")
+    offered = _map(status, "allocatable")
+    ready = _conditions(status).get("Ready")
+    return Node(
+        name=_text(metadata, "name"),
+        ready=ready is not None and ready.true,
+        cordoned=spec.get("unschedulable") is True,
+        labels={name: str(said[name]) for name in labels if name in said},
+        taints=tuple(
+            Taint(_text(taint, "key"), _text(taint, "value"), _text(taint, "effect"))
+            for taint in _maps(spec, "taints")
+        ),
+        allocatable={name: _count(offered[name]) for name in resources if name in offered},
+    )
+
+
+def own_pod(found: Object) -> ServerPod | WorkerPod | None:
+    """Read a server's or a worker's pod; None for what is neither."""
+    metadata, status = _map(found, "metadata"), _map(found, "status")
+    labels, notes = _map(metadata, "labels"), _map(metadata, "annotations")
+    phase = _text(status, "phase")
+    leaving = bool(metadata.get("deletionTimestamp"))
+    if labels.get(COMPONENT) == SERVER_COMPONENT and USERNAME in notes:
+        return ServerPod(
+            namespace=_text(metadata, "namespace"),
+            name=_text(metadata, "name"),
+            uid=_text(metadata, "uid"),
+            user=_text(notes, USERNAME),
+            server=_text(notes, SERVERNAME),
+            slug=_text(labels, SERVER),
+            created=_text(metadata, "creationTimestamp"),
+            running=phase not in FINISHED and not leaving,
+            exists=phase not in FINISHED,
+        )
+    if labels.get(COMPONENT) != WORKER_COMPONENT or not _text(labels, LEASE):
+        return None
+    spec = _map(found, "spec")
+    container = next(
+        (one for one in _maps(status, "containerStatuses") if one.get("name") == WORKER_CONTAINER), {}
+    )
+    state = _map(container, "state")
+    ended = _map(state, "terminated")
+    code = ended.get("exitCode")
+    return WorkerPod(
+        namespace=_text(metadata, "namespace"),
+        name=_text(metadata, "name"),
+        uid=_text(metadata, "uid"),
+        lease=_text(labels, LEASE),
+        node=_text(spec, "nodeName"),
+        holds=held(spec, None),
+        phase=phase,
+        reason=_text(status, "reason"),
+        message=_text(status, "message"),
+        conditions=_conditions(status),
+        gated=bool(_maps(spec, "schedulingGates")),
+        leaving_by=_moment(_text(metadata, "deletionTimestamp")),
+        ip=_text(status, "podIP"),
+        waits_for=_text(_map(state, "waiting"), "reason"),
+        ended_for=_text(ended, "reason"),
+        exit_code=code if isinstance(code, int) else None,
+        started="running" in state,
+    )
+
+
+def foreign_pod(
+    found: Object, *, resources: Collection[str], ours: Collection[str] | None
+) -> ForeignPod | None:
+    """Read somebody else's pod; None where it holds none of ``resources``, or is a worker of ours.
+
+    ``ours`` are the namespaces in which our labels count; None: in all.
+    """
+    metadata, spec = _map(found, "metadata"), _map(found, "spec")
+    place = _text(spec, "nodeName")
+    holds = held(spec, resources)
+    if not holds or not place or _text(_map(found, "status"), "phase") in FINISHED:
+        return None
+    labels = _map(metadata, "labels")
+    if labels.get(COMPONENT) == WORKER_COMPONENT and LEASE in labels:
+        if ours is None or _text(metadata, "namespace") in ours:
+            return None
+    return ForeignPod(place, holds)
+
+
+def happening(found: Object) -> Happening | None:
+    """Read an event about a worker's pod."""
+    about = _map(found, "involvedObject")
+    name = _text(about, "name")
+    if about.get("kind") != "Pod" or not name.startswith("gpu-"):
+        return None
+    series = _map(found, "series")
+    at = (
+        _text(series, "lastObservedTime")
+        or _text(found, "lastTimestamp")
+        or _text(found, "eventTime")
+        or _text(_map(found, "metadata"), "creationTimestamp")
+    )
+    return Happening(
+        _text(about, "namespace"), name, _text(found, "reason"), _text(found, "message")[:1000], at
+    )
+
+
+def held(spec: Mapping[str, Any], resources: Collection[str] | None) -> dict[str, int]:
+    """Return what a pod asks for of ``resources`` (None: of all extended ones): the most that it needs at once.
+
+    Containers together, with init containers that go on (sidecars); or a single init container, if that
+    is more.
+    """
+    steady: dict[str, int] = {}
+    most: dict[str, int] = {}
+    for container in _maps(spec, "initContainers"):
+        asked = _asked(container, resources)
+        if container.get("restartPolicy") == "Always":
+            for name, count in asked.items():
+                steady[name] = steady.get(name, 0) + count
+        else:
+            for name, count in asked.items():
+                most[name] = max(most.get(name, 0), steady.get(name, 0) + count)
+    for container in _maps(spec, "containers"):
+        for name, count in _asked(container, resources).items():
+            steady[name] = steady.get(name, 0) + count
+    return {
+        name: count
+        for name in steady.keys() | most.keys()
+        if (count := max(steady.get(name, 0), most.get(name, 0))) > 0
+    }
+
+
+def _asked(container: Mapping[str, Any], resources: Collection[str] | None) -> dict[str, int]:
+    wanted = _map(container, "resources")
+    found = {**_map(wanted, "limits"), **_map(wanted, "requests")}
+    return {
+        name: _count(amount)
+        for name, amount in found.items()
+        if (name in resources if resources is not None else "/" in name)
+    }
+
+
+def _conditions(status: Mapping[str, Any]) -> dict[str, Condition]:
+    return {
+        _text(one, "type"): Condition(
+            one.get("status") == "True", _text(one, "reason"), _text(one, "message")[:1000]
+        )
+        for one in _maps(status, "conditions")
+    }
+
+
+def _map(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = found.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _maps(found: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    value = found.get(name)
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def _text(found: Mapping[str, Any], name: str) -> str:
+    value = found.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _count(amount: object) -> int:
+    """Extended resources are whole numbers; what else somebody writes there counts as nothing."""
+    try:
+        text = str(amount)
+        return int(float(text[:-1]) * 1000) if text.endswith("k") else int(text)
+    except ValueError:
+        return 0
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
