@@ -16,6 +16,12 @@ app.kubernetes.io/instance: {{ (first .).Release.Name }}
 app.kubernetes.io/component: {{ last . }}
 {{- end }}
 
+{{/* Without versions: an upgrade restarts only what has changed. */}}
+{{- define "gpuhub.podLabels" -}}
+{{ include "gpuhub.selector" . }}
+app.kubernetes.io/part-of: gpuhub
+{{- end }}
+
 {{/* Names of what has no namespace. */}}
 {{- define "gpuhub.clusterName" -}}
 {{ printf "%s-gpuhub-%s" (first .).Release.Namespace (last .) }}

@@ -1,0 +1,65 @@
+"""The chart's fixtures: renders it, and shows it to a bare control plane.
+
+Needs what `tests.cluster.build` makes: helm and kustomize, and for `control_plane` Kubernetes' own programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.chart import (
+    CHART,
+    RELEASE,
+    Render,
+    Rendered,
+    RenderRefused,
+    ensure_account,
+    helm,
+    site_options,
+)
+from tests.cluster.conftest import control_plane
+from tests.cluster.controlplane import ControlPlane
+
+__all__ = ["control_plane", "installed", "namespace_for", "render"]
+
+
+@pytest.fixture
+def render(tmp_path: Path) -> Render:
+    """``render("lab", hub={"admins": ["ann"]})``: a values file of ours, with further values over it."""
+
+    def rendered(site: str = "defaults", **values: Any) -> Rendered:
+        more = tmp_path / "values.yaml"
+        more.write_text(yaml.safe_dump(values))
+        words = ["template", RELEASE, str(CHART), "--namespace", RELEASE, "--kube-version", "1.34.0"]
+        done = helm(*words, *site_options(site), "--values", str(more))
+        if done.returncode:
+            raise RenderRefused(done.stderr)
+        return Rendered([entry for entry in yaml.safe_load_all(done.stdout) if entry])
+
+    return rendered
+
+
+@pytest.fixture
+def namespace_for(control_plane: ControlPlane) -> Callable[[str], None]:
+    """Make a namespace with the account that every pod needs."""
+
+    def make(name: str) -> None:
+        control_plane.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        ensure_account(control_plane, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def installed(control_plane: ControlPlane) -> ControlPlane:
+    """The chart, really installed on the bare control plane: no pod runs, every rule counts."""
+    words = ["install", RELEASE, str(CHART), "--namespace", RELEASE, "--create-namespace"]
+    done = helm(*words, *site_options("cluster-test"), env=control_plane.kubectl.environment())
+    assert done.returncode == 0, done.stderr
+    ensure_account(control_plane, "gpuhub-users")
+    return control_plane

@@ -1,0 +1,204 @@
+"""The promise, kept on a real cluster: notebooks move onto GPUs and back, whatever falls over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.release import RELEASE, USERS, Release
+from tests.person import Person, Tab, eventually
+
+SET = "import os, numpy as np\nfield = np.arange(1000.0)\nview = field[10:20]\nnames = {'a': [1, 2]}"
+SAME = "(np.shares_memory(field, view), view.sum().item(), names)"
+VALUE = "(True, 145.0, {'a': [1, 2]})"
+DEVICE = "os.environ['NVIDIA_VISIBLE_DEVICES']"
+
+
+@pytest.fixture(scope="module")
+def gpuhub(cluster: Cluster) -> Iterator[Release]:
+    release = Release(cluster)
+    release.install()
+    yield release
+    for name in release.workers():
+        cluster.kubectl("delete", "pod", name, "-n", USERS, "--wait=false", "--ignore-not-found")
+
+
+async def person(gpuhub: Release, name: str) -> AsyncIterator[Person]:
+    async with await Person.enrol(gpuhub.url, gpuhub.admin_token, name) as somebody:
+        await somebody.start_server()
+        yield somebody
+        await somebody.broker_release()
+        await somebody.stop_server()
+
+
+@pytest.fixture
+async def ann(gpuhub: Release) -> AsyncIterator[Person]:
+    async for somebody in person(gpuhub, "ann"):
+        yield somebody
+
+
+@pytest.fixture
+async def bob(gpuhub: Release) -> AsyncIterator[Person]:
+    async for somebody in person(gpuhub, "bob"):
+        yield somebody
+
+
+@pytest.fixture
+async def tab(ann: Person) -> Tab:
+    tab = await ann.open("n.ipynb")
+    assert (await tab.run(SET)).status == "ok"
+    return tab
+
+
+async def test_helm_test_makes_the_whole_journey(gpuhub: Release) -> None:
+    said = await asyncio.to_thread(
+        gpuhub.cluster.helm, "test", RELEASE, "-n", RELEASE, "--logs", "--timeout", "300s"
+    )
+    assert "The journey works." in said
+    assert "Find the variable there" in said
+
+
+async def test_two_people_move_onto_different_gpus_and_back_with_their_variables(
+    gpuhub: Release, ann: Person, bob: Person
+) -> None:
+    tabs = [await ann.open("a.ipynb"), await bob.open("b.ipynb")]
+    for tab in tabs:
+        assert (await tab.run(SET)).status == "ok"
+        assert await tab.value(DEVICE) == "'void'"
+    await asyncio.gather(*(tab.flip("worker") for tab in tabs))
+    devices = {await tab.value(DEVICE) for tab in tabs}
+    assert len(devices) == 2
+    assert {device.strip("'") for device in devices} <= set(gpuhub.cluster.gpus.ids())
+    for tab in tabs:
+        assert await tab.value(SAME) == VALUE
+    assert len(gpuhub.workers()) == 2
+    for tab in tabs:
+        await tab.flip("server")
+        assert await tab.value(SAME) == VALUE
+        assert await tab.value(DEVICE) == "'void'"
+    for somebody in (ann, bob):
+        await somebody.broker_release()
+
+    async def gone() -> bool:
+        return gpuhub.workers() == []
+
+    await eventually(gone, "the workers to be gone")
+    kubectl = gpuhub.kubectl
+    assert [one["metadata"]["name"] for one in kubectl.list("secret", USERS)] == []
+    policies = {one["metadata"]["name"] for one in kubectl.list("networkpolicy", USERS)}
+    assert policies == {"gpuhub-default-deny", "gpuhub-servers", "gpuhub-workers"}
+
+
+async def test_the_lease_names_the_gpu_that_the_cluster_chose(gpuhub: Release, ann: Person, tab: Tab) -> None:
+    await tab.flip("worker")
+
+    async def named() -> list[str]:
+        lease = await ann.lease()
+        return [device["id"] for device in (lease or {}).get("devices", [])]
+
+    found = await eventually(named, "the agent to say which GPU it is")
+    assert await tab.value(DEVICE) == repr(found[0])
+
+
+async def test_a_stopped_server_saves_and_offers_its_variables(gpuhub: Release) -> None:
+    async with await Person.enrol(gpuhub.url, gpuhub.admin_token, "cat") as cat:
+        await cat.start_server()
+        tab = await cat.open("tomorrow.ipynb")
+        await tab.run(SET)
+        await tab.flip("worker")
+        await cat.stop_server()
+
+        async def gone() -> bool:
+            return gpuhub.workers() == [] and await cat.lease() is None
+
+        await eventually(gone, "the lease to end with the server", 180)
+        await cat.start_server()
+        again = await cat.open("tomorrow.ipynb")
+        snapshots = (await cat.server_api("GET", f"kernels/{again.kernel}/snapshots"))["snapshots"]
+        assert snapshots[0]["reason"] in ("server-stop", "worker-stop")
+        body = {"snapshot": snapshots[0]["id"]}
+        await cat.server_api("POST", f"kernels/{again.kernel}/restore", json=body)
+        assert await again.value(SAME) == VALUE
+        await cat.stop_server()
+
+
+@pytest.mark.parametrize("part", ["hub", "broker"])
+async def test_a_lost_part_is_not_noticed_in_a_notebook(
+    gpuhub: Release, ann: Person, tab: Tab, part: str
+) -> None:
+    await tab.flip("worker")
+    before = await ann.lease()
+    losing = asyncio.create_task(asyncio.to_thread(gpuhub.lose, part))
+    while not losing.done():
+        assert await tab.value(SAME) == VALUE
+        await asyncio.sleep(0.5)
+    await losing
+    after = await ann.lease()
+    assert before is not None
+    assert after is not None
+    assert (after["id"], after["state"]) == (before["id"], "active")
+    await tab.flip("server")
+    assert await tab.value(SAME) == VALUE
+
+
+async def test_a_lost_proxy_costs_the_connection_and_nothing_else(
+    gpuhub: Release, ann: Person, tab: Tab
+) -> None:
+    await tab.flip("worker")
+    await asyncio.to_thread(gpuhub.lose, "proxy")
+
+    async def reachable() -> bool:
+        async with ann.http.get(f"{ann.server_url}api/status", headers=ann.headers) as answer:
+            return answer.status == 200
+
+    await eventually(reachable, "the way to the server through the new proxy", 90)
+    again = await Tab(ann, tab.kernel, tab.session, tab.path).connect()
+    ann.tabs.append(again)
+    assert await again.value(SAME) == VALUE
+    assert (await again.status())["placement"] == "worker"
+    await again.flip("server")
+    assert await again.value(SAME) == VALUE
+
+
+async def test_a_lost_worker_brings_the_notebook_back_with_what_was_saved(
+    gpuhub: Release, ann: Person, tab: Tab
+) -> None:
+    await tab.flip("worker")
+    (worker,) = gpuhub.workers()
+    gpuhub.kubectl("delete", "pod", worker, "-n", USERS, "--grace-period=0", "--force")
+
+    async def back() -> bool:
+        status = await tab.status()
+        return status["placement"] == "server" and any(n["kind"] == "lost" for n in status["notices"])
+
+    await eventually(back, "the notebook to go on without the GPU", 180)
+    assert await tab.value(SAME) == VALUE
+
+
+async def test_an_upgrade_restarts_hub_and_broker_while_a_lease_goes_on(
+    gpuhub: Release, ann: Person, tab: Tab
+) -> None:
+    await tab.flip("worker")
+    before = await ann.lease()
+    assert before is not None
+    pods = {part: gpuhub.pod(part) for part in ("hub", "broker", "proxy")}
+    values = {"broker": {"policy": {"keep_times": 3}}, "hub": {"admins": ["admin", "zoe"]}}
+    upgrade = asyncio.create_task(asyncio.to_thread(gpuhub.install, values))
+    while not upgrade.done():
+        assert await tab.value(SAME) == VALUE
+        await asyncio.sleep(0.5)
+    await upgrade
+    assert {part: gpuhub.pod(part) != pods[part] for part in pods} == {
+        "hub": True,
+        "broker": True,
+        "proxy": False,
+    }
+    after = await ann.lease()
+    assert after is not None
+    assert (after["id"], after["state"]) == (before["id"], "active")
+    assert await tab.value(SAME) == VALUE
+    await tab.flip("server")
+    assert await tab.value(SAME) == VALUE
