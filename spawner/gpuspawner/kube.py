@@ -46,7 +46,7 @@ STOP_MARGIN_SECONDS = 60.0
 EARLY_SECONDS = 3.0
 """Our own end of a start comes before the hub's, which says only that it took too long."""
 SERVER_LABEL, START_MARK = "gpuhub.io/server", "gpuhub.io/start"
-PART_OF = ("app.kubernetes.io/part-of", "gpuhub")
+PART_OF = "app.kubernetes.io/part-of"
 RUN_VOLUME = "run"
 
 _SILENCE = (aiohttp.ClientError, TimeoutError, asyncio.TimeoutError, OSError)
@@ -113,7 +113,7 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
 
     def server_labels(self) -> dict[str, str]:
         """The labels that hub and broker find a server by."""
-        return {"component": self.component_label, SERVER_LABEL: self.server_slug}
+        return {"component": self.component_label, SERVER_LABEL: self.server_slug, PART_OF: "gpuhub"}
 
     def get_env(self) -> dict[str, Any]:
         env: dict[str, Any] = super().get_env()
@@ -129,7 +129,7 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
 
     async def get_pod_manifest(self) -> Any:
         pod = await super().get_pod_manifest()
-        pod.metadata.labels.update(self.server_labels(), **{PART_OF[0]: PART_OF[1]})
+        pod.metadata.labels.update(self.server_labels())
         pod.metadata.annotations[START_MARK] = self._start_mark()
         pod.spec.enable_service_links = False
         pod.spec.tolerations = [*(pod.spec.tolerations or []), *self.environment_tolerations] or None

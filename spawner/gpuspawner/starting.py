@@ -242,7 +242,7 @@ def _ended(ended: Raw) -> Look:
 def _on_its_way(status: Raw, events: Sequence[Raw], title: str) -> Look:
     containers = status.get("containerStatuses") or []
     notebook = next((c for c in containers if c.get("name") == NOTEBOOK), {})
-    if (notebook.get("state") or {}).get("running"):
+    if "running" in (notebook.get("state") or {}):
         return Look("running", 75, f"Starting {title}.", late="Your server started, but it does not answer.")
     last = {str(event.get("reason")): n for n, event in enumerate(events)}
     mounting = max(last.get("FailedMount", -1), last.get("FailedAttachVolume", -1))

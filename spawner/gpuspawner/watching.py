@@ -24,6 +24,8 @@ AGAIN_SECONDS = 10.0
 class _Untiring(ResourceReflector):  # type: ignore[misc]  # kubespawner is untyped
     """A reflector that does not give up."""
 
+    again_seconds = AGAIN_SECONDS
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["on_failure"] = None  # it would end the hub
         super().__init__(*args, **kwargs)
@@ -34,7 +36,7 @@ class _Untiring(ResourceReflector):  # type: ignore[misc]  # kubespawner is unty
             if self._stopping:
                 return
             self.log.warning("The watch on %s ended; it begins anew", self.kind)
-            await asyncio.sleep(AGAIN_SECONDS)
+            await asyncio.sleep(self.again_seconds)
 
 
 class UntiringPods(_Untiring, PodReflector):  # type: ignore[misc]
