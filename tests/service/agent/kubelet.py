@@ -1,4 +1,4 @@
-"""A kubelet as far as PodResources goes: a gRPC server on a Unix socket, its messages from the .proto file."""
+"""A kubelet as far as PodResources goes: gRPC on a Unix socket, with the messages of the .proto file."""
 
 from __future__ import annotations
 
