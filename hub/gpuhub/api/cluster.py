@@ -16,6 +16,7 @@ from gpuhub.backends.kubernetes.backend import KubernetesBackend
 from gpuhub.backends.kubernetes.leader import LeaseLeader
 from gpuhub.backends.kubernetes.settings import KubernetesSettings
 from gpuhub.telemetry.base import NoTelemetry
+from gpuhub.telemetry.dcgm import DcgmTelemetry
 from gpuhub.telemetry.pushed import PushedTelemetry
 
 FIRST_LISTS_SECONDS = 20.0
@@ -50,7 +51,8 @@ class KubernetesPlace:
     async def serve(self) -> AsyncIterator[Served]:
         settings = self._settings
         pushed = PushedTelemetry() if settings.telemetry == "agent" else None
-        measured = pushed or NoTelemetry()
+        dcgm = _dcgm(settings)
+        measured = pushed or dcgm or NoTelemetry()
         backend = KubernetesBackend(
             await ClusterApi.connect(settings.kubeconfig),
             settings,
@@ -74,3 +76,15 @@ class KubernetesPlace:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
             await backend.close()
+            if dcgm is not None:
+                await dcgm.close()
+
+
+def _dcgm(settings: KubernetesSettings) -> DcgmTelemetry | None:
+    if settings.telemetry != "dcgm" or settings.prometheus_url is None:
+        return None
+    return DcgmTelemetry(
+        settings.prometheus_url,
+        token_file=settings.prometheus_token_file,
+        ca_file=settings.prometheus_ca_file,
+    )
