@@ -26,7 +26,8 @@ from tests.service.agent.broker_process import NAMESPACE, NODE, pod_of
 from tests.service.agent.kubelet import Kubelet, running_kubelet
 from tests.service.agent.standin import StandIn
 
-POLICY = {"idle_after_seconds": 20, "warn_seconds": 10, "gpus_at_once": 2}
+POLICY = {"idle_after_seconds": 12, "warn_seconds": 40, "gpus_at_once": 2}
+"""The warning is longer than a sample stays fresh: else a lease could end on the last one's word."""
 TOKEN = "token-of-the-agents-pod"
 
 

@@ -58,10 +58,10 @@ async def test_an_idle_gpu_is_warned_of_and_never_when_nothing_is_known(node: No
     await node.broker_answers()
     agent = node.start_agent()
     lease = await node.lease(device=node.gpus.ids[0])
-    await node.when(lease, lambda one: (one["idle_seconds"] or 0) > 8, "silence is counted")
+    await node.when(lease, lambda one: (one["idle_seconds"] or 0) > 4, "silence is counted")
     node.gpus.break_driver("unknown")
     await node.when(lease, lambda one: one["idle_seconds"] is None, "nothing is known", 60)
-    await asyncio.sleep(25)
+    await asyncio.sleep(15)
     seen = await node.see(lease)
     assert (seen["state"], seen["warning"], seen["usage"]) == ("active", None, None)
     assert "Unknown Error" in agent.log() or "no longer answers" in agent.log()
@@ -69,8 +69,9 @@ async def test_an_idle_gpu_is_warned_of_and_never_when_nothing_is_known(node: No
     await node.when(lease, lambda one: one["warning"] is not None, "it is idle, and known to be", 120)
     agent.end()
     await node.when(lease, lambda one: one["warning"] is None, "without an agent nobody is reclaimed", 60)
-    await asyncio.sleep(12)
-    assert (await node.see(lease))["state"] == "active"
+    await asyncio.sleep(25)
+    seen = await node.see(lease)
+    assert (seen["state"], seen["warning"]) == ("active", None)
 
 
 async def test_a_broker_that_was_away_hears_the_agent_again(node: Node) -> None:
