@@ -116,11 +116,6 @@ class PushedTelemetry:
             found.append(Device(device_id, device.index, device.name, device.memory_bytes, device.simulated))
         return tuple(found)
 
-    def problems(self) -> dict[str, str]:
-        """Return what agents that are alive cannot do now, by node."""
-        self._bury(self._stopwatch())
-        return {name: node.problem for name, node in self._nodes.items() if node.problem}
-
     def _bury(self, now: float) -> None:
         for name in [name for name, node in self._nodes.items() if now - node.at > ALIVE_SECONDS]:
             del self._nodes[name]

@@ -12,6 +12,7 @@ import fcntl, os
 def use_gpu(memory_bytes=2_000_000_000, utilisation_percent=None, folder=None):
     folder = folder or "/run/gpu/" + os.environ["NVIDIA_VISIBLE_DEVICES"].split(",")[0]
     file = open(os.path.join(folder, str(os.getpid())), "w")
+    os.fchmod(file.fileno(), 0o644)  # whatever the umask: root without powers reads it
     fcntl.lockf(file, fcntl.LOCK_EX)
     os.ftruncate(file.fileno(), 0)
     file.write(f"memory {memory_bytes}\\n")

@@ -156,13 +156,13 @@ def test_a_node_cannot_name_devices_without_end(place: Place) -> None:
         place.push(*(sample(f"GPU-more-{n}") for n in range(100)))
 
 
-def test_a_problem_is_news_once_and_stands_while_the_agent_lives(place: Place) -> None:
-    report = NodeReport.model_validate({"problem": "No driver.\x1b[2J"})
-    assert place.telemetry.take("one", report) == "No driver.\N{REPLACEMENT CHARACTER}[2J"
-    assert place.telemetry.take("one", report) is None
-    assert place.telemetry.problems() == {"one": "No driver.\N{REPLACEMENT CHARACTER}[2J"}
-    place.now += ALIVE_SECONDS + 1
-    assert place.telemetry.problems() == {}
+def test_a_problem_is_news_once_and_again_when_it_comes_back(place: Place) -> None:
+    trouble = NodeReport.model_validate({"problem": "No driver.\x1b[2J"})
+    well = NodeReport.model_validate({})
+    assert place.telemetry.take("one", trouble) == "No driver.\N{REPLACEMENT CHARACTER}[2J"
+    assert place.telemetry.take("one", trouble) is None
+    assert place.telemetry.take("one", well) is None
+    assert place.telemetry.take("one", trouble) is not None
 
 
 PROCESS = {"pid": 1, "name": "x", "memory_bytes": 0}
