@@ -36,7 +36,8 @@ LOOK_SECONDS = 5.0
 KEPT = 12
 """Looks that wait for a broker that is away: one minute."""
 PUSH_SECONDS = 4.0
-LONGEST_PAUSE_SECONDS = 30.0
+LONGEST_PAUSE_SECONDS = 15.0
+"""A broker that is back is told within this time; until then nothing is known and nobody is reclaimed."""
 TOKEN_FILE = Path("/var/run/secrets/gpuhub/token")
 EXIT_REFUSED = 2
 

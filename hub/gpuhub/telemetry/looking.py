@@ -21,6 +21,8 @@ from gpuhub.telemetry.podresources import KubeletAway, PodGpus
 from gpuhub.telemetry.sharing import samples_of_shares, shared_devices
 
 ANSWER_SECONDS = 4.0
+LOST_SECONDS = 600.0
+"""How long a GPU that does not answer is spoken of: parts of one that is divided anew never come back."""
 T = TypeVar("T")
 SIMULATED = "simulated"
 """A GPU that does not exist has this word in its name, whoever plays it."""
@@ -78,7 +80,8 @@ class Eyes:
         self._nvml, self._clock = nvml, clock
         self._pod_of, self._pod_uids = pod_of, pod_uids
         self._shared: frozenset[str] = frozenset()
-        self._known: dict[str, Gpu] = {}
+        self._answered: dict[str, float] = {}
+        """When each GPU was last seen."""
         self._driver = OneAtATime(self._ask_driver, answer_seconds)
         self._kubelet = OneAtATime(pods_of, answer_seconds)
 
@@ -103,9 +106,11 @@ class Eyes:
             return (), (), [f"The NVIDIA driver cannot be asked ({type(error).__name__})."]
         trouble = [self._nvml.problem] if self._nvml.problem else []
         answering = {gpu.id for gpu in gpus}
-        self._known |= {gpu.id: gpu for gpu in gpus}
+        now = self._clock()
+        self._answered |= dict.fromkeys(answering, now)
+        self._answered = {id_: at for id_, at in self._answered.items() if now - at < LOST_SECONDS}
         if not trouble:
-            trouble += _lost(self._known.keys() - answering)
+            trouble += _lost(self._answered.keys() - answering)
             trouble += _unmeasured(answering - {sample.device_id for sample in samples})
         return gpus, samples, trouble
 

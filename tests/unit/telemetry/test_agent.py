@@ -95,7 +95,7 @@ async def test_a_broker_that_stays_away_is_asked_less_and_less_and_nothing_grows
     place.broker.trouble = Refused("away")
     await place.turns(3 * 720)
     assert len(place.agent.kept) == KEPT
-    assert 3 * 3600 / 40 < place.broker.tries < 3 * 3600 / 25
+    assert 3 * 3600 / 20 < place.broker.tries < 3 * 3600 / 12
     place.broker.trouble = None
     await place.turns(8)
     assert place.broker.taken[0].looks[-1].age_seconds == 0

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpuhub.telemetry.cgroups import pod_of, pod_uid, pod_uids
 
@@ -68,6 +71,12 @@ def test_a_static_pods_uid_has_no_dashes() -> None:
 @pytest.mark.parametrize("form", NO_POD)
 def test_what_is_in_no_pod_is_nobodys(form: str) -> None:
     assert pod_uid(NO_POD[form]) is None
+
+
+@given(st.text(alphabet="kubepods-.slice/:pod_0123456789abcdef\n\x00", max_size=400))
+def test_any_text_at_all_gives_a_uid_or_nothing(text: str) -> None:
+    found = pod_uid(text)
+    assert found is None or re.fullmatch(r"[0-9a-f-]{32,36}", found)
 
 
 def test_a_process_of_this_machine_can_be_looked_up_and_one_that_is_gone_is_nobodys(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpuhub.telemetry.looking import Eyes, OneAtATime, Seen
+from gpuhub.telemetry.looking import LOST_SECONDS, Eyes, OneAtATime, Seen
 from gpuhub.telemetry.nvml import Nvml
 from gpuhub.telemetry.podresources import KubeletAway, PodGpus
 from tests.launching import until
@@ -29,12 +29,12 @@ class KubeletByHand:
 
 
 def eyes(driver: Driver, kubelet: KubeletByHand, **fields: Any) -> Eyes:
+    fields = {"clock": lambda: 5.0} | fields
     return Eyes(
         Nvml(lambda: driver, parts=True),
         pods_of=kubelet,
         pod_of=lambda pid: {1: "uid-a", 2: "uid-b"}.get(pid),
         pod_uids=lambda: {("users", "ann"): "uid-a", ("users", "bob"): "uid-b"},
-        clock=lambda: 5.0,
         **fields,
     )
 
@@ -68,8 +68,8 @@ async def test_a_driver_that_is_away_costs_the_samples_alone() -> None:
 
 
 async def test_a_gpu_that_is_lost_is_named_and_hides_no_other() -> None:
-    driver = Driver(3)
-    look = eyes(driver, KubeletByHand())
+    driver, now = Driver(3), [0.0]
+    look = eyes(driver, KubeletByHand(), clock=lambda: now[0])
     assert (await look.look()).problem is None
     driver.lost = {1}
     seen = await look.look()
@@ -77,6 +77,9 @@ async def test_a_gpu_that_is_lost_is_named_and_hides_no_other() -> None:
     assert seen.problem == "GPUs that were there before do not answer: GPU-1."
     driver.lost = set()
     assert (await look.look()).problem is None
+    driver.lost = {2}
+    now[0] += LOST_SECONDS
+    assert (await look.look()).problem is None, "what is gone for good is not spoken of for ever"
 
 
 async def test_a_gpu_whose_use_is_not_told_is_named_as_such() -> None:
