@@ -21,6 +21,11 @@
     // At 0 the hub says in its own words what the first step says already.
     if (!event.message || !event.progress || event.failed || event.ready) return;
     if (last?.textContent === event.message) return;
+    if (event.again && last) {
+      // The same step, going on: only its time has changed.
+      last.textContent = event.message;
+      return;
+    }
     last?.classList.remove('gpuhub-step-now');
     const entry = document.createElement('li');
     entry.className = 'gpuhub-step-now';
