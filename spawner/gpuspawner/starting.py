@@ -153,7 +153,7 @@ def _waiting_for_room(status: Raw, events: Sequence[Raw]) -> Look | None:
         return None
     why = str(said.get("message") or "")
     if "persistentvolumeclaim" in why.lower():
-        missing = "not found" in why
+        missing = re.search(r'persistentvolumeclaim "[^"]*" not found', why) is not None
         return Look(
             "home",
             25,

@@ -17,6 +17,8 @@ from tests.unit.spawner.played import PlayedCluster
 pytestmark = [
     pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # A watch of KubeSpawner that is ended leaves its connection to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 

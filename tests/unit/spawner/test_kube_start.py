@@ -18,7 +18,11 @@ from tests.unit.spawner import kube, played
 from tests.unit.spawner.played import PlayedCluster
 
 REF = "gpuhub-users/jupyter-ann"
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # A watch of KubeSpawner that is ended leaves its connection to the garbage collector.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ NO_ROOM = [
         "message": "0/1 nodes are available: 1 Insufficient memory.",
     }
 ]
-NO_CLAIM = [{**NO_ROOM[0], "message": "pod has unbound immediate PersistentVolumeClaims."}]
+NO_CLAIM = [{**NO_ROOM[0], "message": "pod has unbound immediate PersistentVolumeClaims. not found"}]
 LOST_CLAIM = [{**NO_ROOM[0], "message": 'persistentvolumeclaim "claim-ann" not found'}]
 
 
