@@ -20,8 +20,8 @@ ASK_OPERATOR = "Tell your operator."
 OTHER_ENVIRONMENT = "Choose another environment, or show the details to your operator."
 AGAIN = "Try again in a minute; if it stays, tell your operator."
 
-FETCH_AGAIN_SECONDS = 60.0
-"""A registry that hiccups answers within one or two of the node's own tries (10 s, then 20 s apart)."""
+FETCH_AGAIN_SECONDS = 35.0
+"""A registry that hiccups answers at one of the node's next two tries (after 10 and 30 s)."""
 HOME_SECONDS = 150.0
 """A volume moves from another machine in about a minute; a new one is made in as long."""
 SETUP_SECONDS = 20.0

@@ -113,7 +113,8 @@ async def test_a_server_starts_saves_at_its_stop_and_finds_its_home_again(
         *(
             "sh",
             "-c",
-            "id -u; echo $NVIDIA_VISIBLE_DEVICES; ls /var/run/secrets 2>&1; touch /run/gpuhub/x /home/jovyan/x",
+            "id -u; echo $NVIDIA_VISIBLE_DEVICES; ls /var/run/secrets 2>&1; "
+            "touch /run/gpuhub/x /home/jovyan/x",
         ),
     )
     assert found.split()[:2] == ["1000", "void"]
