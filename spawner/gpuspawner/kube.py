@@ -10,7 +10,8 @@ of `GpuSpawner`:
 * Nothing is concluded from silence: when the cluster does not answer, servers count as running.
 
 Methods that start with an underscore and take KubeSpawner's place say so, and why; a test checks that
-KubeSpawner still has them.
+KubeSpawner still has them. The file is longer than 300 lines because all that touches KubeSpawner's
+insides is kept in one place; what is pure is next door (`choices`, `images`, `sealing`, `starting`).
 """
 
 from __future__ import annotations
