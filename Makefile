@@ -120,6 +120,55 @@ lane-service: .venv/.test install system
 lane-browser: .venv/.test install system vscode
 	$(BIN)/pytest tests/browser
 
+# --- a real Kubernetes on this machine (tests/cluster)
+
+CLUSTER_PACKAGES := containerd runc containernetworking-plugins buildah mmdebstrap iptables nftables iproute2 \
+	busybox-static gcc libc6-dev
+
+.PHONY: cluster-system
+cluster-system:
+	@missing=$$(for package in $(CLUSTER_PACKAGES); do \
+		test "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed || echo $$package; done | tr '\n' ' '); \
+	if [ "$$(id -u)" != 0 ]; then echo "A Kubernetes node on this machine wants root (namespaces, mounts). Run make as root."; exit 1; fi; \
+	if [ -n "$$missing" ]; then echo "==> Debian packages: $$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	@command -v go >/dev/null || test -x /usr/local/go/bin/go || { echo "The test cluster is built with Go 1.26 or newer: https://go.dev/dl/"; exit 1; }
+
+.PHONY: cluster-tools
+cluster-tools: .venv/.test ## Build Kubernetes, etcd, CoreDNS, helm, kustomize and kwok from Go modules (minutes, once)
+	@$(BIN)/python -m tests.cluster.build
+
+.PHONY: cluster
+cluster: cluster-system cluster-tools ## Start a real Kubernetes on this machine; it stays until make cluster-down
+	@$(BIN)/python -m tests.cluster up
+
+.PHONY: cluster-down
+cluster-down: ## End that Kubernetes; nothing of it is left
+	@$(BIN)/python -m tests.cluster down
+
+.PHONY: lane-cluster
+lane-cluster: .venv/.test install system cluster-system cluster-tools
+	$(BIN)/pytest tests/cluster
+
+# --- images (images/README.md)
+
+IMAGE_PACKAGES := buildah skopeo zstd mmdebstrap
+
+.PHONY: image-system
+image-system:
+	@missing=$$(for package in $(IMAGE_PACKAGES); do \
+		test "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed || echo $$package; done | tr '\n' ' '); \
+	if [ "$$(id -u)" != 0 ]; then echo "Building images without Docker wants root. Run make as root, or see images/README.md."; exit 1; fi; \
+	if [ -n "$$missing" ]; then echo "==> Debian packages: $$missing"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: images image-pytorch image-tensorflow
+images: .venv/.extension .venv/.test image-system ## Build the images of the hub and of servers, as OCI archives, without a registry
+	@$(BIN)/python images/build.py hub base --smoke
+
+image-pytorch image-tensorflow: image-%: .venv/.extension .venv/.test image-system ## One more image (several gigabytes)
+	@$(BIN)/python images/build.py $* --smoke
+
 .PHONY: picture
 picture: .venv/.test install system ## Make the README's picture anew, from the real thing
 	$(BIN)/pytest tests/browser -k a_training_shows_its_use

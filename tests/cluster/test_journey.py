@@ -172,7 +172,7 @@ async def test_a_lost_worker_brings_the_notebook_back_with_what_was_saved(
 
     async def back() -> bool:
         status = await tab.status()
-        return status["placement"] == "server" and any(n["kind"] == "lost" for n in status["notices"])
+        return status["placement"] == "server" and any("was lost" in n["message"] for n in status["notices"])
 
     await eventually(back, "the notebook to go on without the GPU", 180)
     assert await tab.value(SAME) == VALUE
