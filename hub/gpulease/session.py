@@ -60,6 +60,7 @@ class Move(Outgoing):
     asked: bool = Field(True, description="False: the lease is ending, nobody at the keyboard asked.")
     verdicts: list[Verdict] = Field(default_factory=list)
     error: str | None = Field(None, description="The code of the error that failed the move.")
+    hint: str | None = Field(None, description="What the person may do about a move that failed.")
 
 
 class KernelNotice(Outgoing):

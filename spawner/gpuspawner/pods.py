@@ -350,14 +350,11 @@ def _environment(container: Mapping[str, Any], wants: WorkerWants) -> list[dict[
     found: dict[str, str] = {}
     for one in _maps(container, "env"):
         name, value = one.get("name"), one.get("value")
-        if (
-            isinstance(name, str)
-            and isinstance(value, str)
-            and (name in COPIED_ENV or name.startswith("LC_"))
-        ):
-            if _VARIABLE.fullmatch(name):
-                # "$(X)" would be filled in from our own variables.
-                found[name] = value.replace("$(", "$$(")
+        if not isinstance(name, str) or not isinstance(value, str) or not _VARIABLE.fullmatch(name):
+            continue
+        if name in COPIED_ENV or name.startswith("LC_"):
+            # "$(X)" would be filled in from our own variables.
+            found[name] = value.replace("$(", "$$(")
     found.update({name: value.replace("$(", "$$(") for name, value in wants.environment.items()})
     found.update(
         {

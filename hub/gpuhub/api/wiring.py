@@ -127,7 +127,9 @@ async def _serve_leading(
         stack.push_async_callback(store.close)
         served = await stack.enter_async_context(place.serve())
         sampler = Sampler(served.telemetry)
-        broker = await stack.enter_async_context(Broker(store, served.backend, sampler, policy))
+        broker = await stack.enter_async_context(
+            Broker(store, served.backend, sampler, policy, leads=place.leadership.leads)
+        )
         tokens = HubTokens(settings.hub_api_url)
         stack.push_async_callback(tokens.close)
         people = People(settings.hub_api_url, token)

@@ -60,6 +60,7 @@ class Broker:
         clock: Clock | None = None,
         make_id: Callable[[], str] = _make_id,
         make_host_key: Callable[[], HostKey] = make_host_key,
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         clock = clock or SystemClock()
         self._store, self._sampler, self._clock = store, sampler, clock
@@ -78,6 +79,7 @@ class Broker:
             self.metrics,
             clock,
             make_host_key=make_host_key,
+            leads=leads,
         )
         self.service = BrokerService(
             store,

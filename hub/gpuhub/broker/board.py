@@ -53,6 +53,10 @@ class Board:
         self._workers_at = 0.0
         self._missing_since: dict[str, float] = {}
         self.stop_told: dict[str, float] = {}
+        self.refusals: dict[str, str] = {}
+        """By lease: why the place did not take its worker, when it was asked last."""
+        self._room_at: dict[str, float] = {}
+        """By lease whose worker starts: since when it has room, as far as this broker saw."""
         self.pending_orders: set[str] = set()
         self.silences: dict[str, Silence] = {}
         self._samples: dict[str, tuple[float, Sample]] = {}
@@ -80,8 +84,10 @@ class Board:
             return
         self.live[record.id] = record
         self._by_user[record.user].add(record.id)
-        if record.observed is Observed.READY and record.id not in self.silences:
-            self.silences[record.id] = Silence(record.device_ids)
+        if record.observed is Observed.READY:
+            silence = self.silences.get(record.id)
+            if silence is None or silence.device_ids != record.device_ids:
+                self.silences[record.id] = Silence(record.device_ids)
 
     def _drop(self, record: LeaseRecord) -> None:
         if self.live.pop(record.id, None) is not None and record.granted_at is not None:
@@ -90,7 +96,10 @@ class Board:
         own.discard(record.id)
         if not own:
             del self._by_user[record.user]
-        for known in (self.silences, self.places, self.stop_told, self._missing_since, self._cells):
+        for known in (
+            *(self.silences, self.places, self.stop_told, self._missing_since, self._cells),
+            *(self.refusals, self._room_at),
+        ):
             known.pop(record.id, None)
         self.countdowns.forget(record.id)
 
@@ -142,6 +151,11 @@ class Board:
         for record in self.live.values():
             if record.observed in (Observed.READY, Observed.STOPPING) and record.id not in seen:
                 self._missing_since.setdefault(record.id, at)
+            worker = seen.get(record.id)
+            if worker is not None and record.observed is Observed.GRANTED:
+                self.refusals.pop(record.id, None)
+                # A start is timed from when there was room, and anew by a new broker, who cannot know.
+                self._room_at[record.id] = at if worker.waiting else self._room_at.get(record.id, at)
 
     def see_offers(self, offers: Sequence[PoolOffer]) -> None:
         """Take what the backend offers now. A pool that is no longer in it stays known, with nothing."""
@@ -269,11 +283,17 @@ class Board:
         return Held(
             record=record,
             rules=self.rules(record),
-            worker=None if seen is None else WorkerNow(_PHASES[seen.phase], seen.address, seen.message),
+            worker=None
+            if seen is None
+            else WorkerNow(_PHASES[seen.phase], seen.address, seen.message, seen.waiting),
             missing_seconds=0.0 if missing is None else self._workers_at - missing,
             order_pending=record.id in self.pending_orders,
             since_grant_seconds=self.countdowns.since(record.id, "granted", record.granted_at),
-            since_key_seconds=self.countdowns.since(record.id, "key", record.key_at),
+            since_key_seconds=min(
+                self.countdowns.since(record.id, "key", record.key_at),
+                at - self._room_at.get(record.id, float("-inf")),
+            ),
+            refusal=self.refusals.get(record.id, ""),
             since_stop_seconds=None if stopped is None else at - stopped,
             ends_in_seconds=left(record.id, "ends", record.ends_at) if wanted else None,
             deadline_in_seconds=left(record.id, "deadline", record.deadline),
@@ -292,6 +312,15 @@ class Board:
         if record.id not in self.places and record.id in self.live:
             self.places = places(self.snapshot(), self._clock.now())
         return self.places.get(record.id)
+
+    def progress(self, record: LeaseRecord) -> str:
+        """Return what holds a granted lease's worker up, one sentence; empty: nothing special."""
+        if record.observed is not Observed.GRANTED:
+            return ""
+        worker = self.workers.get(record.id)
+        if worker is not None:
+            return worker.message if worker.phase is Phase.STARTING else ""
+        return self.refusals.get(record.id, "")
 
     def servers(self) -> Iterator[tuple[str, str]]:
         """Return the servers that live leases belong to."""

@@ -30,7 +30,7 @@ ENDED: dict[EndReason, str] = {
 }
 
 
-def message(record: LeaseRecord, position: str | None) -> str:
+def message(record: LeaseRecord, position: str | None, progress: str = "") -> str:
     """Return one sentence about a lease's present state."""
     state = record.state
     if state is LeaseState.QUEUED:
@@ -38,7 +38,7 @@ def message(record: LeaseRecord, position: str | None) -> str:
     if state is LeaseState.STARTING:
         if record.public_key is None:
             return f"{devices(record)} is set aside and waits for your server."
-        return f"The worker with {devices(record)} is starting."
+        return progress or f"The worker with {devices(record)} is starting."
     if state is LeaseState.ACTIVE:
         return f"{devices(record)} is yours."
     reason = record.reason or EndReason.RELEASED

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from gpuhub.backends.base import Backend, BackendError, Phase, WorkerOrder
+from gpuhub.backends.base import Backend, BackendError, Phase, StartRefused, WorkerOrder
 from gpuhub.broker import ending
 from gpuhub.broker.board import Board
 from gpuhub.broker.clock import Clock
@@ -27,7 +27,7 @@ from gpuhub.broker.metrics import Metrics
 from gpuhub.broker.presence import Presence
 from gpuhub.broker.workqueue import WorkQueue
 from gpuhub.core import policy
-from gpuhub.core.lease import LeaseRecord
+from gpuhub.core.lease import DeviceInfo, LeaseRecord
 from gpuhub.core.ordering import places
 from gpuhub.core.policy import decide
 from gpuhub.core.quota import WEEK
@@ -65,10 +65,11 @@ class Reconciler:
         clock: Clock,
         *,
         make_host_key: Callable[[], HostKey],
+        leads: Callable[[], bool] = lambda: True,
     ) -> None:
         self._store, self._backend, self._board, self._ledger = store, backend, board, ledger
         self._feed, self._presence, self._metrics, self._clock = feed, presence, metrics, clock
-        self._make_host_key = make_host_key
+        self._make_host_key, self._leads = make_host_key, leads
         self._poked = asyncio.Event()
         self._queue = WorkQueue(clock.monotonic, on_done=self.poke, on_failure=metrics.failed)
         self._offers_at: float | None = None
@@ -127,11 +128,14 @@ class Reconciler:
     # --- one turn
 
     async def _turn(self) -> bool:
+        if not self._leads():
+            return False
         await self._load()
         await self._see_offers()
         if not await self._observe():
             return False
         self._stop_strangers()
+        await self._learn_devices()
         self._board.pending_orders = self._queue.leases()
         snapshot = self._board.snapshot()
         now = self._clock.now()
@@ -193,6 +197,21 @@ class Reconciler:
             log.warning("the backend does not say which workers run: %s", error)
             return False
         return True
+
+    async def _learn_devices(self) -> None:
+        """Store which GPUs a worker was given, where the place chose them; until then its use is unknown."""
+        for lease_id, worker in self._board.workers.items():
+            record = self._board.live.get(lease_id)
+            if record is None or record.devices or len(worker.devices) != record.gpus:
+                continue
+            devices = tuple(
+                DeviceInfo(gpu.id, gpu.index, gpu.name, gpu.memory_bytes, gpu.simulated)
+                for gpu in worker.devices
+            )
+            try:
+                await self._ledger.change(record, devices=devices)
+            except Stale:
+                log.info("lease %s was changed meanwhile; its GPUs are stored next time", lease_id)
 
     def _stop_strangers(self) -> None:
         """End workers of leases that are unknown or have ended; drop what is left of those that exited."""
@@ -282,7 +301,7 @@ class Reconciler:
                 await self._note([record.id])
                 await self._ledger.change(record, **ending.close(reason, now, message=message))
                 self._queue.forget(record.id)
-                if record.id in self._board.workers:
+                if record.granted_at is not None:  # also without a worker: a start may have broken off
                     self._order("forget", record.id, partial(self._forget, record.id))
         return True
 
@@ -313,19 +332,23 @@ class Reconciler:
             return
         rules = self._board.rules(record)
         key = record.public_key
-        await self._backend.start(
-            WorkerOrder(
-                lease_id=record.id,
-                user=record.user,
-                server=record.server,
-                pool=record.pool,
-                gpus=record.gpus,
-                device_ids=record.device_ids,
-                public_key=key,
-                host_key=record.host_secret or "",
-                grace_seconds=rules.worker_grace_seconds,
-            )
+        order = WorkerOrder(
+            lease_id=record.id,
+            user=record.user,
+            server=record.server,
+            pool=record.pool,
+            gpus=record.gpus,
+            device_ids=record.device_ids,
+            public_key=key,
+            host_key=record.host_secret or "",
+            grace_seconds=rules.worker_grace_seconds,
         )
+        try:
+            await self._backend.start(order)
+        except StartRefused as refused:
+            if lease_id in self._board.live:
+                self._board.refusals[lease_id] = str(refused)
+            raise
         await self._ledger.update(
             lease_id, lambda now: {"told_key": key} if now.told_key != key and not now.gone else None
         )

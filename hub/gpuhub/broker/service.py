@@ -411,6 +411,7 @@ class BrokerService:
             record,
             self._board.rules(record),
             place=self._board.place(record),
+            progress=self._board.progress(record),
             usage=view.usage(self._board.fresh_samples(record)) if active else None,
             idle_seconds=self._board.silent_seconds(record.id) if active else None,
             link=record.user == actor.user and record.server == actor.server,

@@ -42,6 +42,7 @@ class Stream:
         self._user, self._pools, self._shown, self._sees_link = user, pools, shown, sees_link
         self._sent_pools: list[Pool] | None = None
         self._sent_places: dict[str, tuple[int, str]] = {}
+        self._sent_progress: dict[str, str] = {}
         self._sent_looks = feed.looks
 
     async def follow(self, last_event_id: int | None) -> AsyncIterator[Event]:
@@ -102,6 +103,7 @@ class Stream:
                     )
 
     def _places(self) -> Iterator[Event]:
+        """Yield those whose place, or what holds their start up, is another than was sent last."""
         queued = {record.id: record for record in self._own() if record.queued}
         self._sent_places = {key: sent for key, sent in self._sent_places.items() if key in queued}
         for record in queued.values():
@@ -110,6 +112,14 @@ class Stream:
                 shown = self._shown(record)
                 self._remember(shown)
                 yield self._now("lease", shown.model_dump(mode="json"))
+        starting = [record for record in self._own() if record.observed is Observed.GRANTED]
+        ids = {record.id for record in starting}
+        self._sent_progress = {key: sent for key, sent in self._sent_progress.items() if key in ids}
+        for record in starting:
+            progress = self._board.progress(record)
+            if self._sent_progress.get(record.id, "") != progress:
+                self._sent_progress[record.id] = progress
+                yield self._now("lease", self._shown(record).model_dump(mode="json"))
 
     def _remember(self, shown: Lease) -> None:
         if shown.position is not None:

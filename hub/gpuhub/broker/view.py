@@ -21,11 +21,14 @@ def lease(
     rules: Rules,
     *,
     place: Place | None = None,
+    progress: str = "",
     usage: models.Usage | None = None,
     idle_seconds: float | None = None,
     link: bool = False,
 ) -> models.Lease:
-    """Return a lease as it is shown. ``link``: to its owner's server, which alone may reach the worker."""
+    """Return a lease as it is shown. ``progress``: what holds its start up, if something does.
+
+    ``link``: to its owner's server, which alone may reach the worker."""
     state = record.state
     ending = None
     if state is LeaseState.ENDING:
@@ -47,7 +50,7 @@ def lease(
         priority=rules.priority,
         state=state,
         reason=record.reason,
-        message=notices.message(record, place.message if place else None),
+        message=notices.message(record, place.message if place else None, progress),
         created_at=record.created_at,
         granted_at=record.granted_at,
         active_at=record.active_at,

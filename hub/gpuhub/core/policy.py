@@ -181,8 +181,11 @@ def _lives(held: Held, now: datetime) -> Decision | None:
             if record.told_key != record.public_key:
                 return StartWorker(record.id)
             return Activate(record.id, worker.address)
-        if held.since_key_seconds > rules.worker_start_seconds:
+        waits = worker is not None and worker.waiting
+        if held.since_key_seconds > rules.worker_start_seconds and not waits:
             text = f"The GPU's worker did not start within {rules.worker_start_seconds} seconds."
+            why = worker.message if worker is not None else held.refusal
+            text = f"{text} {why}".rstrip()
             return End(record.id, EndReason.FAILED, now, text)
         if worker is None or record.told_key != record.public_key:
             return StartWorker(record.id)

@@ -33,6 +33,8 @@ class WorkerNow:
     phase: WorkerPhase
     address: str | None = None
     message: str = ""
+    waiting: bool = False
+    """For room, which somebody else gives: no time limit runs."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Held:
     """An order about this worker is on its way to the backend: what was seen may be older than it."""
     since_grant_seconds: float = 0.0
     since_key_seconds: float = 0.0
+    """Since GPU and key were there, and room for the worker: the time that its start has taken so far."""
+    refusal: str = ""
+    """What the place said when it refused the worker's start, one sentence; empty: it did not."""
     since_stop_seconds: float | None = None
     """Since the worker was last told to stop; None: never (by this broker)."""
     ends_in_seconds: float | None = None

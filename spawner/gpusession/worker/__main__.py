@@ -1,7 +1,8 @@
-"""``python -m gpusession.worker --dir FOLDER [--listen unix:PATH | tcp:HOST:PORT]``
+"""``python -m gpusession.worker --dir FOLDER [--keys FOLDER] [--listen unix:PATH | tcp:HOST:PORT]``
 
-The folder holds ``host_key`` (private, OpenSSH) and ``authorized_key``; the worker says that it is
-ready by ``ready.json`` in it: ``{"address": …}``. SIGTERM ends it within its grace, saving first.
+The keys' folder (the same one, or a mount that the worker cannot write) holds ``host_key`` (private,
+OpenSSH) and ``authorized_key``. The worker says that it is ready by ``ready.json`` in its own folder:
+``{"address": …}``. SIGTERM ends it within its grace, saving first.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ LONGEST_BELOW = len("/run/k999999/k-5")
 
 def main(arguments: list[str], environment: Mapping[str, str]) -> int:
     parser = argparse.ArgumentParser(prog="gpusession.worker", description="Holds a lease's GPUs.")
-    parser.add_argument("--dir", type=Path, required=True, help="folder with host_key and authorized_key")
+    parser.add_argument("--dir", type=Path, required=True, help="the worker's own folder")
+    parser.add_argument("--keys", type=Path, help="folder with host_key and authorized_key; default: DIR")
     parser.add_argument("--listen", help="unix:PATH or tcp:HOST:PORT (port 0: any); default: DIR/ssh")
     options = parser.parse_args(arguments)
     _log_lines()
@@ -49,9 +51,11 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
     reset_signals()
     become_subreaper()
     folder = Path(os.path.abspath(options.dir))
+    keys = Path(os.path.abspath(options.keys)) if options.keys else folder
     try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         address = read_address(options.listen or f"unix:{folder}/ssh")
-        host_key = asyncssh.read_private_key(folder / "host_key")
+        host_key = asyncssh.read_private_key(keys / "host_key")
         fence_seconds = float(environment.get("GPUHUB_FENCE_SECONDS", DEFAULT_FENCE_SECONDS))
         grace_seconds = float(environment.get("GPUHUB_GRACE_SECONDS", DEFAULT_GRACE_SECONDS))
     except (GpuhubError, OSError, asyncssh.KeyImportError, ValueError) as error:
@@ -66,7 +70,7 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
         clock=time.monotonic,
     )
     try:
-        asyncio.run(serve(folder, address, host_key, work, runtime))
+        asyncio.run(serve(folder, keys, address, host_key, work, runtime))
     except OSError as error:
         log.error("the worker cannot listen: %s", error)
         return 1
@@ -86,14 +90,19 @@ def make_runtime(folder: Path) -> Path:
 
 
 async def serve(
-    folder: Path, address: UnixAddress | TcpAddress, host_key: asyncssh.SSHKey, work: Work, runtime: Path
+    folder: Path,
+    keys: Path,
+    address: UnixAddress | TcpAddress,
+    host_key: asyncssh.SSHKey,
+    work: Work,
+    runtime: Path,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then end everything."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    door = Door(work, runtime, folder / "authorized_key")
+    door = Door(work, runtime, keys / "authorized_key")
     options = door.options(host_key)
     if isinstance(address, UnixAddress):
         acceptor = await asyncssh.listen(sock=bound(Path(address.path)), **options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gpusession.kernels.environment import without_secrets
+from gpusession.kernels.environment import KERNELS_HERE, without_secrets
 
 DEVICES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "NVIDIA_VISIBLE_DEVICES")
 
@@ -22,4 +22,5 @@ def on_worker(ordered: Mapping[str, str], own: Mapping[str, str]) -> dict[str, s
     found.update(
         {name: value for name, value in own.items() if name in DEVICES or name.startswith("GPUHUB_")}
     )
+    found[KERNELS_HERE] = "1"  # a program that starts kernels here wants them on the GPU, not at the server
     return found

@@ -64,7 +64,11 @@ class Door:
     def allows(self, key: asyncssh.SSHKey) -> bool:
         """Whether this is the key that may come in now."""
         try:
-            fd = os.open(self._authorized_key, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            # A mounted Secret's files are links within its own folder, exchanged when it changes.
+            path = os.path.realpath(self._authorized_key)
+            if not path.startswith(f"{os.path.realpath(self._authorized_key.parent)}/"):
+                raise ValueError("it leads out of its folder")
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 allowed = asyncssh.import_public_key(file.read(MAX_KEY_BYTES))
         except (OSError, asyncssh.KeyImportError, ValueError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpulease.errors import BadRequest, InvalidOption
+from gpusession.kernels.environment import KERNELS_HERE
 from gpusession.worker.environment import on_worker
 from gpusession.worker.protocol import (
     Ping,
@@ -105,6 +106,9 @@ def test_a_refusal_does_not_repeat_what_was_sent() -> None:
 
 # --- environment
 
+HERE = {KERNELS_HERE: "1"}
+"""What every program of a worker gets."""
+
 
 def test_the_devices_are_the_workers_word() -> None:
     asked = {
@@ -120,11 +124,12 @@ def test_the_devices_are_the_workers_word() -> None:
         "NVIDIA_VISIBLE_DEVICES": "GPU-1",
         "GPUHUB_LEASE": "mine",
         "GPUHUB_UNIT_RUN": "worker-run",
+        **HERE,
     }
 
 
 def test_without_devices_of_its_own_a_worker_gives_none_away() -> None:
-    assert on_worker({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "x"}, {}) == {}
+    assert on_worker({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "x"}, {}) == HERE
 
 
 @pytest.mark.parametrize(
@@ -142,14 +147,14 @@ def test_without_devices_of_its_own_a_worker_gives_none_away() -> None:
     ],
 )
 def test_a_servers_secrets_and_marks_do_not_reach_the_worker(name: str) -> None:
-    assert on_worker({name: "x"}, {}) == {}
+    assert on_worker({name: "x"}, {}) == HERE
 
 
 @pytest.mark.parametrize(
     "name", ["PATH", "HF_TOKEN", "WANDB_API_KEY", "GPUHUB_KERNEL_NAME", "JUPYTERHUB_USER", "HOME"]
 )
 def test_a_persons_own_variables_do(name: str) -> None:
-    assert on_worker({name: "x"}, {}) == {name: "x"}
+    assert on_worker({name: "x"}, {}) == {name: "x"} | HERE
 
 
 # --- sockets

@@ -54,10 +54,10 @@ class LeaseLeader:
         log.info("this broker leads")
 
     async def hold(self) -> None:
+        pause = RENEW_SECONDS
         while self.leads():
-            await asyncio.sleep(RENEW_SECONDS)
-            while self.leads() and not await self._try():
-                await asyncio.sleep(RETRY_SECONDS / 2)
+            await asyncio.sleep(pause)
+            pause = RENEW_SECONDS if await self._try() else RETRY_SECONDS / 2
         self._renewed_at = None
         log.error("this broker does not lead any more")
 

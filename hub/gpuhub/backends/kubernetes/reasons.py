@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpuhub.backends.kubernetes.api import ApiError
-from gpuhub.backends.kubernetes.seen import Happening, WorkerPod
+from gpuhub.backends.kubernetes.seen import Condition, Happening, WorkerPod
 
 NODE_LOST = "The machine with the GPU is lost."
 REMOVED = "The worker was removed from the cluster from outside."
@@ -22,7 +22,7 @@ PREEMPTED = "Something with a higher priority in the cluster needed the GPU."
 
 @dataclass(frozen=True)
 class Start:
-    """Where the start of a pod stands."""
+    """Where the start of a pod stands. An empty message: as it should."""
 
     waits: bool
     """For room. False: it has its place, and the time for a start runs."""
@@ -34,12 +34,13 @@ UNSCHEDULABLE: Sequence[tuple[str, str]] = (
     # said of all the other machines.
     (r"persistentvolumeclaim .* not found", "Your home folder's storage does not exist (any more)."),
     (
-        r"unbound immediate PersistentVolumeClaims|waiting for first consumer|didn't find available persistent volumes",
+        r"unbound immediate PersistentVolumeClaims|waiting for first consumer"
+        r"|didn't find available persistent volumes",
         "It waits for your home folder's storage.",
     ),
     (
         r"volume node affinity conflict|exceed max volume count",
-        "Your home folder cannot be reached from a machine with a free GPU; it starts when one of its own has room.",
+        "Your home folder cannot be reached from a machine with a free GPU; it waits for one that can.",
     ),
     (r"Insufficient [a-z0-9.-]+/", "It waits for a free GPU in the cluster."),
     (
@@ -75,7 +76,6 @@ HELD_UP: dict[str, str] = {
     "FailedCreatePodSandBox": "The machine with the GPU cannot prepare the worker yet.",
     "FailedCreatePodContainer": "The machine with the GPU cannot prepare the worker yet.",
 }
-STARTS = "The worker is starting."
 
 GONE: dict[str, str] = {
     # status.reason of the pod
@@ -95,7 +95,11 @@ GONE: dict[str, str] = {
     "DeletionByTaintManager": NODE_LOST,
     "DeletionByPodGC": NODE_LOST,
     "EvictionByEvictionAPI": "The machine with the GPU is being emptied for maintenance.",
-    "TerminationByKubelet": "The machine with the GPU had to end the worker: it shuts down, or ran short of memory or disk space.",
+    "TerminationByKubelet": "The machine with the GPU had to end the worker: it shuts down, or ran short of "
+    "memory or disk space.",
+    # condition TerminationTarget (kueue)
+    "WorkloadEvictedDueToPreempted": PREEMPTED,
+    "WorkloadEvictedDueToPreemption": PREEMPTED,
     # containerStatuses[].state.terminated.reason
     "OOMKilled": "The worker used more main memory than it may, and was ended.",
     "ContainerCannotRun": "The worker cannot be started in this environment.",
@@ -146,7 +150,7 @@ def start(pod: WorkerPod, events: Sequence[Happening] = (), *, pinned: bool = Fa
                 break
             if event.reason in HELD_UP:
                 return Start(False, HELD_UP[event.reason])
-    return Start(False, STARTS)
+    return Start(False, "")
 
 
 def _waits(pod: WorkerPod, events: Sequence[Happening], pinned: bool) -> str:
@@ -170,10 +174,10 @@ def _waits(pod: WorkerPod, events: Sequence[Happening], pinned: bool) -> str:
 
 def end(pod: WorkerPod) -> str:
     """Return why a pod has ended, or will be gone."""
-    target = pod.conditions.get("DisruptionTarget")
+    target = _target(pod)
     if pod.ended_for == "OOMKilled":
         return GONE["OOMKilled"]
-    if target is not None and target.true and target.reason in GONE:
+    if target is not None and target.reason in GONE:
         return GONE[target.reason]
     for said in (pod.reason, pod.ended_for):
         if said in GONE:
@@ -191,8 +195,15 @@ def end(pod: WorkerPod) -> str:
 
 def disrupted(pod: WorkerPod) -> bool:
     """Whether the cluster itself takes the pod away."""
-    target = pod.conditions.get("DisruptionTarget")
-    return (target is not None and target.true) or pod.reason in GONE
+    return _target(pod) is not None or pod.reason in GONE
+
+
+def _target(pod: WorkerPod) -> Condition | None:
+    for name in ("DisruptionTarget", "TerminationTarget"):
+        found = pod.conditions.get(name)
+        if found is not None and found.true:
+            return found
+    return None
 
 
 def refusal(error: ApiError) -> str:

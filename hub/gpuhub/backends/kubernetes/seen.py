@@ -205,9 +205,9 @@ def foreign_pod(
     if not holds or not place or _text(_map(found, "status"), "phase") in FINISHED:
         return None
     labels = _map(metadata, "labels")
-    if labels.get(COMPONENT) == WORKER_COMPONENT and LEASE in labels:
-        if ours is None or _text(metadata, "namespace") in ours:
-            return None
+    here = ours is None or _text(metadata, "namespace") in ours
+    if here and labels.get(COMPONENT) == WORKER_COMPONENT and LEASE in labels:
+        return None
     return ForeignPod(place, holds)
 
 
@@ -230,7 +230,7 @@ def happening(found: Object) -> Happening | None:
 
 
 def held(spec: Mapping[str, Any], resources: Collection[str] | None) -> dict[str, int]:
-    """Return what a pod asks for of ``resources`` (None: of all extended ones): the most that it needs at once.
+    """Return the most that a pod needs at once of ``resources`` (None: of all extended ones).
 
     Containers together, with init containers that go on (sidecars); or a single init container, if that
     is more.

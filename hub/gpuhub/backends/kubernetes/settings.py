@@ -60,9 +60,9 @@ class KubernetesPool(_Model):
     )
     admission: Literal["counted", "scheduler", "kueue"] = Field(
         default="counted",
-        description="Who keeps people in line. counted: the broker, by what is free on the nodes now (nobody's "
-        "pod waits). scheduler: pods are made at once, up to `total` GPUs, and wait for room; for clusters that "
-        "grow by themselves. kueue: like scheduler, through the queue `queue`.",
+        description="Who keeps people in line. counted: the broker, by what is free on the nodes now "
+        "(nobody's pod waits). scheduler: pods are made at once, up to `total` GPUs, and wait for room; for "
+        "clusters that grow by themselves. kueue: like scheduler, through the queue `queue`.",
     )
     total: int | None = Field(
         default=None,
@@ -111,8 +111,9 @@ class KubernetesSettings(_Model):
         default=60,
         ge=5,
         le=3600,
-        description="Seconds that a worker without its server goes on. The same number as the hub's. 60 covers "
-        "a restart of the network; raise it where that takes longer, lower it to free lost GPUs sooner.",
+        description="Seconds that a worker without its server goes on. The same number as the hub's. 60 "
+        "covers a restart of the network; raise it where that takes longer; lower it to free lost GPUs "
+        "sooner.",
     )
     priority_class: Name | None = Field(default=None, description="priorityClassName of workers.")
     home_access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = Field(
@@ -165,12 +166,13 @@ class KubernetesSettings(_Model):
                 raise ValueError(f"two pools are called {name}")
         for one in self.pools:
             for other in self.pools:
-                if one is not other and one.resource == other.resource:
-                    if one.node_selector.items() <= other.node_selector.items():
-                        raise ValueError(
-                            f"pools {one.name} and {other.name} would count the same GPUs: give both a "
-                            "node_selector that the other does not match"
-                        )
+                if one is other or one.resource != other.resource:
+                    continue
+                if one.node_selector.items() <= other.node_selector.items():
+                    raise ValueError(
+                        f"pools {one.name} and {other.name} would count the same GPUs: give both a "
+                        "node_selector that the other does not match"
+                    )
         if self.telemetry == "dcgm" and not self.prometheus_url:
             raise ValueError("telemetry dcgm needs prometheus_url")
         return self
