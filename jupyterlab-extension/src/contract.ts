@@ -492,6 +492,12 @@ export interface components {
              * @default null
              */
             error: string | null;
+            /**
+             * Hint
+             * @description What the person may do about a move that failed.
+             * @default null
+             */
+            hint: string | null;
             /** Id */
             id: string;
             /** Kernel */

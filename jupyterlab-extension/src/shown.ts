@@ -143,6 +143,8 @@ export interface IAside {
   kind: AsideKind;
   at: number;
   message: string;
+  /** What the person may do about it. */
+  hint: string | null;
   snapshot: string | null;
   /** When the state that was restored or is offered was saved; null: not known. */
   savedAt: number | null;

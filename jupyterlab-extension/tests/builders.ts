@@ -121,6 +121,7 @@ export function move(step: Move['step'], changes: Partial<Move> = {}): Move {
     asked: true,
     verdicts: [],
     error: null,
+    hint: null,
     ...changes
   };
 }

@@ -381,11 +381,13 @@ describe('what stands beside the switch', () => {
     const failed = move('failed', {
       ended_at: at(0),
       error: 'limit-reached',
-      message: 'You use 1 of 1 GPUs.'
+      message: 'You use 1 of 1 GPUs.',
+      hint: 'Release the other one first.'
     });
     const { actions } = draw({ kernels: [kernel({ move: failed })] });
     fireEvent.click(screen.getByRole('button', { name: 'not moved' }));
     expect(screen.getByRole('dialog').textContent).toContain('You use 1 of 1 GPUs.');
+    expect(screen.getByText('Release the other one first.')).not.toBeNull();
     fireEvent.click(screen.getByRole('button', { name: 'Try again' }));
     expect(actions.on).toHaveBeenCalledOnce();
   });

@@ -296,11 +296,12 @@ describe('what stands beside the switch', () => {
     const failed = move('failed', {
       ended_at: at(0),
       error: 'limit-reached',
-      message: 'You use 1 of 1 GPUs.'
+      message: 'You use 1 of 1 GPUs.',
+      hint: 'Release the other one first.'
     });
     const said = status({ kernels: [kernel({ move: failed })] });
     expect(asides(seen({ status: said }), savedAt)).toMatchObject([
-      { kind: 'failed', message: 'You use 1 of 1 GPUs.' }
+      { kind: 'failed', message: 'You use 1 of 1 GPUs.', hint: 'Release the other one first.' }
     ]);
     expect(asides(seen({ status: said, answered: () => true }), savedAt)).toEqual([]);
   });

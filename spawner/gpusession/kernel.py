@@ -414,6 +414,5 @@ async def _end(process: RunningKernel) -> None:
 
 
 def _public(error: AgentError) -> errors.GpuhubError:
-    return errors.from_dict(
-        {"code": error.code, "message": error.message, "details": error.details}, status=503
-    )
+    told = {"code": error.code, "message": error.message, "details": error.details}
+    return errors.from_dict(told if error.hint is None else {**told, "hint": error.hint}, status=503)

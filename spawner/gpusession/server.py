@@ -8,7 +8,9 @@ whatever stops the server, kernels are saved first, within the time that the spa
 Settings come from the environment that the spawner writes: ``GPUHUB_BROKER_URL`` (the broker,
 before ``/api/v1``; without it the server has no GPUs), ``JUPYTERHUB_API_TOKEN``,
 ``JUPYTERHUB_USER``, ``JUPYTERHUB_SERVER_NAME``, ``GPUHUB_RUNTIME_DIR`` (a folder of this server's
-own), ``GPUHUB_FENCE_SECONDS`` and ``GPUHUB_SAVE_SECONDS``.
+own), ``GPUHUB_FENCE_SECONDS``, ``GPUHUB_SAVE_SECONDS``, and ``GPUHUB_OWN_NETWORK`` (``1``: no other
+account reaches the loopback of this server and its kernels, as in a pod; without it what only a port
+can do is refused where other accounts could read or use it).
 """
 
 from __future__ import annotations
@@ -97,6 +99,7 @@ class GpuSession(ExtensionApp):
                 now=utc_now,
                 make_id=lambda: uuid.uuid4().hex,
                 fence_seconds=float(env.get("GPUHUB_FENCE_SECONDS") or 60.0),
+                alone=env.get("GPUHUB_OWN_NETWORK") == "1",
             )
         )
         session.start()

@@ -70,6 +70,9 @@ class Store(Protocol):
     def prune(self) -> Sequence[str]:
         """Delete what exceeds the person's limits, never a notebook's newest; return the ids."""
 
+    def total_bytes(self) -> int:
+        """What all of them take on the storage; what several share counts once."""
+
 
 @dataclass
 class Parts:
@@ -87,6 +90,8 @@ class Parts:
     now: Callable[[], datetime]
     make_id: Callable[[], str]
     fence_seconds: float = 60.0
+    alone: bool = False
+    """No other account reaches this machine's loopback (see `KernelHost`)."""
     answer_seconds: float = 90.0
     """How long a GPU waits for the answer to "move without these variables?": a moment to read, no more."""
     cell_hint_seconds: float = 5.0
@@ -102,6 +107,7 @@ class Session(OwnLoop):
         super().__init__("gpuhub-session")
         self._parts = parts
         self.snapshots = parts.store.folder
+        self.alone = parts.alone
         self.kernels: dict[str, Kernel] = {}
         self._leave_first: list[Callable[[Lease], Awaitable[None]]] = []
         self.commands: dict[str, CommandStatus] = {}
@@ -432,7 +438,7 @@ class Session(OwnLoop):
     async def _measure(self) -> None:
         """After a save: make room, and count what is there."""
         await asyncio.to_thread(self._parts.store.prune)
-        self._snapshots_bytes = sum(one.bytes for one in await self.list_snapshots())
+        self._snapshots_bytes = await asyncio.to_thread(self._parts.store.total_bytes)
         self._touch("")
 
     async def _offer(self, kernel: Kernel) -> None:

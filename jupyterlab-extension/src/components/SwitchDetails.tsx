@@ -295,6 +295,7 @@ export function AsideDetails(
   return (
     <>
       <p>{aside.message}</p>
+      {aside.hint && <p className="gpuhub-mod-secondary">{aside.hint}</p>}
       {back.length > 0 && (
         <p className="gpuhub-mod-secondary gpuhub-Names">{savedSummary(back, offer, trans)}</p>
       )}

@@ -59,6 +59,7 @@ export function asides(seen: ISeen, savedAt: (snapshot: string) => number | null
     kind: notice.kind as AsideKind,
     at: Date.parse(notice.at),
     message: notice.message,
+    hint: null,
     snapshot: notice.snapshot,
     savedAt: notice.snapshot ? savedAt(notice.snapshot) : null,
     variables: notice.verdicts.map(shownVariable)
@@ -70,6 +71,7 @@ export function asides(seen: ISeen, savedAt: (snapshot: string) => number | null
       kind: 'failed',
       at: Date.parse(move.ended_at),
       message: move.message,
+      hint: move.hint,
       snapshot: null,
       savedAt: null,
       variables: move.verdicts.map(shownVariable)

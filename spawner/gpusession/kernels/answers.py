@@ -58,6 +58,10 @@ class Voice:
         content = {"comm_id": comm_id, "data": {}}
         self._publish(self._wire.make("comm_close", content, idents=[b"comm"]), "comm_close", EMPTY)
 
+    def end_debugging(self) -> None:
+        content = {"type": "event", "event": "terminated", "seq": 0, "body": {}}
+        self._publish(self._wire.make("debug_event", content, idents=[b"debug_event"]), "debug_event", EMPTY)
+
     def answer(self, request: Request, content: Mapping[str, Any], *, running: bool = False) -> None:
         """``running``: the kernel has said busy already."""
         message, parent = request.message, request.header
@@ -69,6 +73,12 @@ class Voice:
             self._publish(frames, "error", parent)
         self.reply(message, content, "shell")
         self.state("idle", parent)
+
+    def answer_control(self, message: Message, content: Mapping[str, Any]) -> None:
+        """As `answer`, for a request on control that no kernel has heard of."""
+        self.state("busy", message.parts[0])
+        self.reply(message, content, "control")
+        self.state("idle", message.parts[0])
 
     def reply(self, message: Message, content: Mapping[str, Any], channel: str) -> None:
         """A reply alone; messages that want none (comms) get none."""

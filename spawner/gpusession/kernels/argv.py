@@ -50,6 +50,12 @@ def resolve(argv: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     return tuple(parts), False
 
 
+def is_ipython(argv: Sequence[str]) -> bool:
+    """Whether this starts IPython's kernel, ours or a stock one of any Python."""
+    parts = list(argv)
+    return "-m" in parts[:-1] and parts[parts.index("-m") + 1] in STOCK | {OURS}
+
+
 def has_ours(python: str) -> bool:
     """Whether this Python can import the same version of ours."""
     path = shutil.which(python) or python

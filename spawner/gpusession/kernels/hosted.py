@@ -2,7 +2,8 @@
 
 Exists so that they can move like any other, and show in the sidebar. Served on the private socket
 only: who reaches that is the server's owner. Promises: such a kernel lives exactly as long as the
-request that asked for it; its end is told as the last line of the answer.
+request that asked for it; its end is told as the last line of the answer; an address without
+encryption is guarded against other accounts of the machine (`doorkeeper`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from gpulease.models import Incoming
 from gpusession.activity import Activity
 from gpusession.api import PREFIX, Resource
 from gpusession.kernels import argv as commandline
+from gpusession.kernels import provisioner
 from gpusession.kernels.autogpu import AutoGpu
+from gpusession.kernels.doorkeeper import Doorkeeper
+from gpusession.kernels.environment import for_cells
 from gpusession.kernels.life import death, start
 from gpusession.kernels.ports import KernelCommand
 from gpusession.kernels.relay import Relay
@@ -72,6 +76,20 @@ class Hosting(Incoming):
     gpu: bool = False
 
 
+async def _guarded(address: Address) -> tuple[Doorkeeper, Address]:
+    """Return who stands at this address, and where to bind behind him."""
+    try:
+        door = Doorkeeper(address)
+    except ValueError as error:
+        raise errors.BadRequest(f"The kernel's address cannot be used: {error}.") from error
+    try:
+        await door.open()
+    except OSError as error:
+        await door.close()
+        raise errors.Conflict(f"The kernel's address cannot be used: {error}.") from error
+    return door, door.inside
+
+
 class HostedKernels:
     """The relays of hosted kernels, by kernel id."""
 
@@ -112,17 +130,27 @@ class HostedResource(Resource):
         argv, agent = await asyncio.to_thread(commandline.resolve, order.argv)
         key = order.connection.key.encode()
         env = {
-            **order.env,
+            **for_cells(order.env, provisioner.NAME if agent else None),
             "GPUHUB_KERNEL_ID": kernel_id,
             "GPUHUB_KERNEL_NAME": order.connection.kernel_name,
             "GPUHUB_SNAPSHOTS": str(self.session.snapshots),
         }
         command = KernelCommand(kernel_id, argv, env, order.cwd, key, "python" if agent else "", agent)
+        address, door = order.connection.address(), None
+        if address.transport == "tcp" and address.curve is None and not self.session.alone:
+            door, address = await _guarded(address)
         try:
             relay = Relay(
-                kernel_id, order.connection.address(), key, make_id=self.session.make_id, has_agent=agent
+                kernel_id,
+                address,
+                key,
+                make_id=self.session.make_id,
+                has_agent=agent,
+                alone=self.session.alone,
             )
         except zmq.ZMQError as error:
+            if door is not None:
+                await door.close()
             raise errors.Conflict(f"The kernel's address cannot be used: {error}.") from error
         self.hosted.relays[kernel_id] = relay
         relay.on_shutdown_asked = functools.partial(self._stop, kernel_id)
@@ -134,6 +162,8 @@ class HostedResource(Resource):
             await self._stay(relay, kernel_id)
         finally:
             del self.hosted.relays[kernel_id]
+            if door is not None:
+                await asyncio.shield(door.close())
             await asyncio.shield(self._end(relay, auto))
 
     async def _stay(self, relay: Relay, kernel_id: str) -> None:

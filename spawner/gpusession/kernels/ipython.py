@@ -3,8 +3,8 @@
 Exists because stock ipykernel drops output silently under load, and because a kernel must be able
 to save itself when nobody is left to ask it to. Promises: output is bounded by nobody's high-water
 mark (the relay bounds it, visibly); requests of the session are answered through
-`gpusession.state.agent`; told to stop (SIGTERM), it interrupts a running cell, saves to
-``$GPUHUB_SNAPSHOTS`` and ends.
+`gpusession.state.agent`; the debugger listens nowhere (`debugging`); told to stop (SIGTERM), it
+interrupts a running cell, saves to ``$GPUHUB_SNAPSHOTS`` and ends.
 Run as ``python -m gpusession.kernels.ipython -f CONNECTION_FILE``.
 """
 
@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +27,7 @@ import zmq
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.kernelbase import Kernel
-from traitlets import Dict
+from traitlets import Dict, Type
 
 from gpulease.errors import GpuhubError
 from gpusession.kernels.ownlog import KernelHandler
@@ -39,8 +40,12 @@ INTERRUPT_AGAIN_SECONDS = 2.0
 class GpuhubKernel(IPythonKernel):
     """An IPython kernel with the agent's message type, on shell (between cells) and on control."""
 
+    debugger_class = Type("gpusession.kernels.debugging.PrivateDebugger")
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if (debugger := getattr(self, "debugger", None)) is not None:
+            debugger.between_cells = self._between_cells
         self.shell_handlers["gpuhub_request"] = self.control_handlers["gpuhub_request"] = self.gpuhub_request
         self._agent = StateAgent(self.shell, now=_now, make_id=_make_id)
         self._notebook = os.environ.get("GPUHUB_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME") or None
@@ -65,6 +70,7 @@ class GpuhubKernel(IPythonKernel):
                 "code": error.code,
                 "message": error.message,
                 "details": error.details,
+                "hint": error.hint,
             }
         except KeyboardInterrupt:
             return {"status": "error", "code": "conflict", "message": "It was interrupted.", "details": {}}
@@ -102,6 +108,15 @@ class GpuhubKernel(IPythonKernel):
             self.set_parent(before[1], before[0], channel="shell")
         elif kind == "execute_request":
             self._touched = True
+
+    def _between_cells(self, work: Callable[[], None]) -> Awaitable[None]:
+        """From another thread's loop: run ``work`` in the main thread while nothing runs there."""
+
+        async def run() -> None:
+            async with self._main_asyncio_lock:
+                work()
+
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), self.io_loop.asyncio_loop))
 
     # --- told to stop
 

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 FOREIGN_START_SECONDS = 30.0
 """Kernels of other languages may take long to compile themselves, and may never answer on Unix sockets."""
 
+OPEN_PORTS = "open_ports"
+"""In a kernel spec's ``metadata.gpuhub``: true, where its author accepts what `_check_open_ports` refuses."""
+
 NEWS_SECONDS = 0.3
 """How long after a process's end the session may take to say that it recovers the kernel."""
 
@@ -40,9 +43,10 @@ async def start(relay: Relay, host: KernelHost, command: KernelCommand, cause: C
     try:
         try:
             await _start(relay, host, command)
-        except (errors.Unavailable, TimeoutError):
+        except (errors.Unavailable, TimeoutError) as error:
             if command.agent or command.transport == "tcp":
                 raise
+            _check_open_ports(host, command, error)
             log.info("kernel %s does not answer on Unix sockets; trying TCP", command.kernel_id)
             command = dataclasses.replace(command, transport="tcp")
             await _start(relay, host, command)
@@ -50,6 +54,17 @@ async def start(relay: Relay, host: KernelHost, command: KernelCommand, cause: C
     finally:
         await relay.started()
     return command
+
+
+def _check_open_ports(host: KernelHost, command: KernelCommand, error: Exception) -> None:
+    """Raises InvalidOption where a port would tell other accounts what the kernel prints."""
+    if host.alone or command.open_ports:
+        return
+    raise errors.InvalidOption(
+        "This kernel does not answer on Unix sockets, and on ports every account of this machine could read "
+        "what it prints.",
+        hint=f'To accept it, write "metadata": {{"gpuhub": {{"{OPEN_PORTS}": true}}}} into its kernel spec.',
+    ) from error
 
 
 async def _start(relay: Relay, host: KernelHost, command: KernelCommand) -> None:

@@ -316,9 +316,9 @@ class MoveRun:
             if error.code == errors.LeftNeedsConsent.code:
                 self._end("refused", _would_stay(verdicts), error.code, verdicts)
             else:
-                self._end("failed", f"{_sentence(error.message)} {STAYED}", error.code)
+                self._end("failed", f"{_sentence(error.message)} {STAYED}", error.code, hint=error.hint)
         elif isinstance(error, errors.GpuhubError):
-            self._end("failed", f"{_sentence(error.message)} {STAYED}", error.code)
+            self._end("failed", f"{_sentence(error.message)} {STAYED}", error.code, hint=error.hint)
         elif isinstance(error, TimeoutError):
             text = f"The kernel on {self._plan.where} did not answer in time."
             self._end("failed", f"{text} {STAYED}", errors.Unavailable.code)
@@ -366,9 +366,19 @@ class MoveRun:
         self._on_change(self.move)
 
     def _end(
-        self, step: MoveStep, message: str, code: str | None = None, verdicts: list[Verdict] | None = None
+        self,
+        step: MoveStep,
+        message: str,
+        code: str | None = None,
+        verdicts: list[Verdict] | None = None,
+        hint: str | None = None,
     ) -> None:
-        changes: dict[str, Any] = {"ended_at": self._now(), "can_cancel": False, "error": code}
+        changes: dict[str, Any] = {
+            "ended_at": self._now(),
+            "can_cancel": False,
+            "error": code,
+            "hint": hint or None,
+        }
         if verdicts is not None:
             changes["verdicts"] = verdicts
         self._say(step, message, **changes)

@@ -57,9 +57,12 @@ class OwnRequests:
             waiting.result.set_result(content)
             return
         text = str(content.get("message") or content.get("evalue") or "The kernel refused.")
-        details = content.get("details")
+        details, hint = content.get("details"), content.get("hint")
         error = AgentError(
-            str(content.get("code", "internal")), text, details if isinstance(details, dict) else None
+            str(content.get("code", "internal")),
+            text,
+            details if isinstance(details, dict) else None,
+            hint if isinstance(hint, str) else None,
         )
         waiting.result.set_exception(error)
 

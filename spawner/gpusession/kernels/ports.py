@@ -40,6 +40,8 @@ class KernelCommand:
     """Our agent will be inside. A Python without it (a foreign environment) starts anew when it moves."""
     transport: Literal["ipc", "tcp"] = "ipc"
     """tcp: a kernel that cannot listen on Unix sockets. It runs beside the server only."""
+    open_ports: bool = False
+    """Its kernel spec says that other accounts of the machine may read what it prints."""
 
 
 class RunningKernel(Protocol):
@@ -87,13 +89,19 @@ class Place(Protocol):
 
 
 class AgentError(Exception):
-    """The agent in the kernel refused or failed. ``code`` is one of gpulease.errors' codes."""
+    """The agent in the kernel refused or failed. ``code`` is one of gpulease.errors' codes.
 
-    def __init__(self, code: str, message: str, details: dict[str, Any] | None = None) -> None:
+    ``hint``: what the person may do; None: nothing was said.
+    """
+
+    def __init__(
+        self, code: str, message: str, details: dict[str, Any] | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.details = details or {}
+        self.hint = hint
 
 
 Progress = Callable[[int, int | None], None]
@@ -105,7 +113,7 @@ class Agent(Protocol):
 
     A request is a message of type ``gpuhub_request`` with content ``{"op": …, …}``; the reply is
     a ``gpuhub_reply`` with ``{"status": "ok", …}`` or ``{"status": "error", "code", "message",
-    "details"}``. Between them the kernel may publish ``gpuhub_progress`` on iopub with
+    "details", "hint"}``. Between them the kernel may publish ``gpuhub_progress`` on iopub with
     ``{"done": int, "total": int | None}``. The relay keeps all three away from browsers.
 
     ops on the shell channel (main thread; only while nothing runs):
@@ -263,6 +271,8 @@ class KernelHost(Protocol):
 
     snapshots: Path
     """Where kernels save themselves."""
+    alone: bool
+    """No other account reaches this machine's loopback: a pod's own network, say."""
 
     def place_for(self, kernel_id: str) -> Place:
         """Where this kernel starts or restarts: where it is now; a new one on the server."""

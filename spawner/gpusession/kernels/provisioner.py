@@ -16,7 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import uuid
 import zlib
 from collections.abc import Coroutine
@@ -34,7 +36,8 @@ from gpulease import errors
 from gpusession.kernels import argv as commandline
 from gpusession.kernels import standin
 from gpusession.kernels.autogpu import Asking, AutoGpu, wants_gpu
-from gpusession.kernels.life import death, start
+from gpusession.kernels.environment import for_cells
+from gpusession.kernels.life import OPEN_PORTS, death, start
 from gpusession.kernels.ports import Cause, KernelCommand, KernelHost
 from gpusession.kernels.relay import Relay
 from gpusession.kernels.sockets import ORDER, Address
@@ -91,6 +94,8 @@ class GpuProvisioner(LocalProvisioner):
     _failed: int | None = None
     _transport: Literal["ipc", "tcp"] = "ipc"
     """What its processes turned out to speak."""
+    _sockets: Path | None = None
+    """The folder of a kernel that listens on Unix sockets without a session."""
 
     # --- starting
 
@@ -98,10 +103,7 @@ class GpuProvisioner(LocalProvisioner):
         if self._session is None and not super().has_process and _attached is not None:
             self._session = _attached[0]
         if self._session is None:
-            if zmq.has("curve") and getattr(self.parent, "transport_encryption", "") == "disabled":
-                # "disabled" is the default of every such program; other accounts of the machine could
-                # subscribe to what the kernel prints. Where the kernel spec says nothing, it stays as it was.
-                self.parent.transport_encryption = "auto"
+            self._keep_private(self.parent)
             return standin.wrap(await super().pre_launch(**kwargs))
         manager = self.parent
         extra = kwargs.pop("extra_arguments", [])
@@ -117,6 +119,21 @@ class GpuProvisioner(LocalProvisioner):
         kwargs["cmd"] = manager.format_kernel_cmd(extra_arguments=extra)
         return await KernelProvisionerBase.pre_launch(self, **kwargs)
 
+    def _keep_private(self, manager: Any) -> None:
+        """Of other programs' kernels too, no other account of the machine may read what they print.
+
+        Encrypted where the kernel can; else IPython's listens on Unix sockets. Others stay as they are.
+        """
+        if zmq.has("curve") and getattr(manager, "transport_encryption", "") == "disabled":
+            manager.transport_encryption = "auto"  # "disabled" is the default of every such program
+        can_encrypt = getattr(manager, "_kernel_supports_curve_encryption", lambda: False)
+        if zmq.has("curve") and can_encrypt():
+            return
+        wished = any(getattr(manager, f"{channel}_port") for channel in ORDER)
+        if manager.transport == "tcp" and not wished and commandline.is_ipython(self.kernel_spec.argv):
+            self._sockets = Path(tempfile.mkdtemp(prefix="gpuhub-"))
+            manager.transport, manager.ip = "ipc", str(self._sockets / "k")
+
     def _bind(self, manager: Any, curve: tuple[bytes, bytes] | None) -> Relay:
         if manager.transport == "tcp" and not is_local_ip(manager.ip):
             raise RuntimeError(f"A kernel's address must be of this machine; {manager.ip} is not.")
@@ -128,6 +145,7 @@ class GpuProvisioner(LocalProvisioner):
             manager.session.key,
             make_id=lambda: uuid.uuid4().hex,
             has_agent=commandline.resolve(self.kernel_spec.argv)[1],
+            alone=self._session is not None and self._session.alone,
         )
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -165,7 +183,7 @@ class GpuProvisioner(LocalProvisioner):
     def _command(self, cmd: list[str], kwargs: dict[str, Any]) -> KernelCommand:
         file = os.path.realpath(self.parent.connection_file)
         argv, agent = commandline.resolve([part.replace(file, "{connection_file}") for part in cmd])
-        env = dict(kwargs["env"])
+        env = for_cells(kwargs["env"], NAME if agent else None)
         env["GPUHUB_KERNEL_ID"] = self.kernel_id
         env["GPUHUB_KERNEL_NAME"] = self.parent.kernel_name
         if self._session is not None:
@@ -182,6 +200,7 @@ class GpuProvisioner(LocalProvisioner):
             language=self.kernel_spec.language or "",
             agent=agent,
             transport=self._transport,
+            open_ports=_open_ports(self.kernel_spec),
         )
 
     async def _give_up(self) -> None:
@@ -277,6 +296,8 @@ class GpuProvisioner(LocalProvisioner):
     async def cleanup(self, restart: bool = False) -> None:
         if self._session is None:
             await super().cleanup(restart=restart)
+            if self._sockets is not None and not restart:
+                shutil.rmtree(self._sockets, ignore_errors=True)
         elif not restart:
             self._alive, relay, self._relay = False, self._relay, None
             if relay is not None:
@@ -326,8 +347,14 @@ def _notebook(session_name: str, managers: Any) -> str | None:
     return None if relative.startswith("..") else relative
 
 
+def _open_ports(kernel_spec: Any) -> bool:
+    ours = (kernel_spec.metadata or {}).get("gpuhub")
+    return isinstance(ours, dict) and ours.get(OPEN_PORTS) is True
+
+
 def _sentence(error: BaseException) -> str:
-    return str(error) or "The kernel did not answer in time."
+    hint = error.hint if isinstance(error, errors.GpuhubError) else None
+    return f"{error} {hint or ''}".strip() or "The kernel did not answer in time."
 
 
 def _hash_seed(notebook: str) -> str:

@@ -43,10 +43,12 @@ class Relay:
         context: zmq.Context[Any] | None = None,
         budget_bytes: int = BUDGET_BYTES,
         has_agent: bool = True,
+        alone: bool = False,
     ) -> None:
         """Bind the address. Raises zmq.ZMQError.
 
         ``has_agent``: its processes are ours; others need not answer on the control channel.
+        ``alone``: no other account reaches this machine's loopback.
         """
         self.kernel_id = kernel_id
         self.has_agent = has_agent
@@ -71,6 +73,7 @@ class Relay:
                 address,
                 wire,
                 budget_bytes=budget_bytes,
+                may_debug=has_agent or alone,
                 told=self._told,
             )
         except BaseException:

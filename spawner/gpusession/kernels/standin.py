@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpusession.kernels import argv as commandline
+from gpusession.kernels.environment import KERNELS_HERE
 
 SOCKET = "GPUHUB_SOCKET"
 PATH = "/gpuhub/api/v1/hosted"
@@ -42,10 +43,13 @@ class _OverUnix(http.client.HTTPConnection):
 
 
 def wrap(launch: dict[str, Any]) -> dict[str, Any]:
-    """Let the server host what a provisioner outside of it would start; unchanged where there is none."""
+    """Let the server host what a provisioner outside of it would start.
+
+    Unchanged where there is none, and where a cell or a program on the worker starts it.
+    """
     command, env = launch["cmd"], launch["env"]
     resolved, ours = commandline.resolve(command)
-    if not env.get(SOCKET) or not ours or commandline.STAND_IN in command:
+    if not env.get(SOCKET) or env.get(KERNELS_HERE) or not ours or commandline.STAND_IN in command:
         return launch
     file = command[command.index("-f") + 1] if "-f" in command[:-1] else None
     if file is None:

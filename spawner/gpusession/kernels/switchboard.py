@@ -25,6 +25,7 @@ from gpusession.kernels.answers import ABORTED, Voice, failed
 from gpusession.kernels.boardthread import BoardThread, reject, resolve
 from gpusession.kernels.candidates import Candidates
 from gpusession.kernels.comms import Comms
+from gpusession.kernels.debugsession import ENDED, DebugSession
 from gpusession.kernels.outlet import Outlet
 from gpusession.kernels.ownrequests import OWN, OwnRequests
 from gpusession.kernels.ports import Progress
@@ -66,6 +67,7 @@ class Switchboard(BoardThread):
         wire: Wire,
         *,
         budget_bytes: int,
+        may_debug: bool = True,
         told: Callable[[str], None] = lambda event: None,
     ) -> None:
         super().__init__(f"relay-{name}")
@@ -83,6 +85,7 @@ class Switchboard(BoardThread):
         self._voice = Voice(wire, self._outlet.publish, self._send_front)
         self.answering = Answering(self.queue, self._voice)
         self._comms = Comms()
+        self._debugging = DebugSession(allowed=may_debug)
         self._answered: deque[str] = deque(maxlen=ANSWERED_KEPT)
         self._control: dict[str, list[bytes]] = {}
         """Requests on control that have no reply yet, as they came."""
@@ -164,6 +167,9 @@ class Switchboard(BoardThread):
         if message.type == "interrupt_request" and self.interrupted():
             self._voice.reply(message, {"status": "ok"}, "control")
             return
+        if (refusal := self._debugging.refusal(message)) is not None:
+            self._voice.answer_control(message, refusal)
+            return
         if message.type == "shutdown_request":
             self._told(SHUTDOWN_ASKED)
         if len(self._control) < CONTROL_KEPT:
@@ -237,6 +243,7 @@ class Switchboard(BoardThread):
         if message.parent_id in self._answered:
             return
         self._comms.note(message)
+        self._debugging.published(message)
         self._outlet.publish(frames, message.type, message.parts[1])
         if idle and self._busy:
             self._voice.state("busy")
@@ -253,6 +260,7 @@ class Switchboard(BoardThread):
             return
         if channel == "control":
             self._control.pop(message.parent_id, None)
+            self._debugging.replied(message)
         if message.parent_id in self._answered:
             return
         request = self.queue.flying.get(message.parent_id)
@@ -399,6 +407,10 @@ class Switchboard(BoardThread):
             old.close()
             for comm_id in self._comms.die():
                 self._voice.close_comm(comm_id)
+            if self._debugging.die():
+                self._voice.end_debugging()
+                if not anew:
+                    self.answering.say(ENDED, "stderr")
         for frames in list(self._control.values()):
             self._ask_again(frames, back)
         if anew:

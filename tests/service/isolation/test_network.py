@@ -102,22 +102,46 @@ async def test_what_anns_notebooks_print_is_heard_on_no_port_without_her_keys(
         assert await overheard(scene, speak, [connection["iopub_port"]], keys=keys) != []
 
 
-async def test_a_kernel_that_a_program_in_anns_terminal_starts_is_not_overheard_either(scene: Scene) -> None:
+WITH_A_MANAGER = """
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel()
+end = manager.shutdown_kernel
+"""
+LIKE_VS_CODE = """
+import subprocess, sys
+from jupyter_client import BlockingKernelClient
+from jupyter_client.connect import write_connection_file
+file, _ = write_connection_file("plain.json")
+stand_in = [sys.executable, "-m", "gpusession.kernels.standin", "-f", file]
+command = [sys.executable, "-m", "gpusession.kernels.ipython", "-f", file]
+program = subprocess.Popen([*stand_in, "--", *command])
+client = BlockingKernelClient(connection_file=file)
+client.load_connection_file()
+client.start_channels()
+client.wait_for_ready(timeout=60)
+end = program.terminate
+"""
+"""A program that knows plain TCP only, and a kernel spec of ours."""
+
+
+@pytest.mark.parametrize("start", [WITH_A_MANAGER, LIKE_VS_CODE], ids=["manager", "plain"])
+async def test_a_kernel_that_a_program_in_anns_terminal_starts_is_not_overheard_either(
+    scene: Scene, start: str
+) -> None:
     home = scene.hub.data / "homes" / "ann"
     script = home / "alone.py"
+    (home / "began").unlink(missing_ok=True)
     script.write_text(
-        "import time\n"
-        "from jupyter_client.manager import start_new_kernel\n"
-        "manager, client = start_new_kernel()\n"
+        f"import time\n{start}\n"
         f"open({str(home / 'began')!r}, 'w').close()\n"
-        "end = time.time() + 8\n"
+        "until = time.time() + 8\n"
         "heard = 0\n"
-        "while time.time() < end:\n"
+        "while time.time() < until:\n"
         f"    client.execute_interactive('print(\"{SECRET}\")', output_hook=lambda message: None)\n"
         "    heard += 1\n"
         "    time.sleep(0.2)\n"
         "client.stop_channels()\n"
-        "manager.shutdown_kernel()\n"
+        "end()\n"
         "print('heard', 'itself' if heard > 3 else 'nothing')\n"
     )
     before = scene.ports(scene.ann)
@@ -139,6 +163,65 @@ async def test_a_kernel_that_a_program_in_anns_terminal_starts_is_not_overheard_
         assert await overheard(scene, speak, ports) == []
         assert "heard itself" in await working
         await typing.close()
+
+
+START = """
+import os
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel()
+said = []
+hook = lambda message: said.append(message["content"].get("text", ""))
+client.execute_interactive(
+    "import os; print(os.getppid(), os.environ['CUDA_VISIBLE_DEVICES'])", output_hook=hook, timeout=60
+)
+result = [os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], "".join(said).strip().rpartition("\\n")[2]]
+"""
+RUN = """
+import nbformat, papermill
+from nbclient import NotebookClient
+cell = nbformat.v4.new_code_cell("import os; print('seen', os.environ['CUDA_VISIBLE_DEVICES'])")
+book = nbformat.v4.new_notebook(cells=[cell])
+book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+nbformat.write(book, "in.ipynb")
+papermill.execute_notebook("in.ipynb", "out.ipynb", progress_bar=False)
+NotebookClient(book).execute()
+result = [
+    "".join(output.text for output in one.cells[-1].outputs if output.name == "stdout").strip()
+    for one in (nbformat.read("out.ipynb", 4), book)
+]
+"""
+
+
+@pytest.mark.parametrize("where", ["server", "worker"])
+async def test_a_kernel_that_a_cell_of_anns_starts_runs_beside_it_and_is_not_overheard(
+    scene: Scene, where: str
+) -> None:
+    before = scene.ports(scene.ann)
+    pid, device, said = await scene.run(scene.ann, where, START)
+    assert said == f"{pid} {device}".strip(), "a kernel of its own, on the GPU of its notebook"
+    try:
+        ports = sorted(set(scene.ports(scene.ann)) - set(before))
+        assert len(ports) >= 5
+
+        async def speak() -> None:
+            code = f"print({SECRET!r})"
+            told = f"said.clear(); client.execute_interactive({code!r}, output_hook=hook, timeout=30)\n"
+            heard = await scene.run(scene.ann, where, told + "result = ''.join(said)")
+            assert SECRET in heard
+
+        assert await overheard(scene, speak, ports) == []
+    finally:
+        await scene.run(
+            scene.ann, where, "client.stop_channels(); manager.shutdown_kernel(now=True); result = 1"
+        )
+
+
+@pytest.mark.parametrize("where", ["server", "worker"])
+async def test_papermill_and_nbclient_in_a_cell_of_anns_run_on_what_the_cell_runs_on(
+    scene: Scene, where: str
+) -> None:
+    device = await scene.run(scene.ann, where, "import os; result = os.environ['CUDA_VISIBLE_DEVICES']")
+    assert await scene.run(scene.ann, where, RUN) == [f"seen {device}".strip()] * 2
 
 
 async def test_an_unsigned_or_wrongly_signed_order_reaches_no_kernel_of_anns(scene: Scene) -> None:

@@ -13,11 +13,13 @@ from tests.service.kernels import echokernel
 from tests.service.kernels.conftest import Server
 
 
-def spec(server: Server, *options: str, language: str = "echo") -> dict[str, Any]:
+def spec(server: Server, *options: str, language: str = "echo", open_ports: bool = False) -> dict[str, Any]:
     folder = server.folder / "kernels" / "echo"
     folder.mkdir(parents=True)
     argv = [sys.executable, str(Path(echokernel.__file__)), "-f", "{connection_file}", *options]
-    body = {"argv": argv, "display_name": "Echo", "language": language}
+    body: dict[str, Any] = {"argv": argv, "display_name": "Echo", "language": language}
+    if open_ports:
+        body["metadata"] = {"gpuhub": {"open_ports": True}}
     (folder / "kernel.json").write_text(json.dumps(body))
     return {"kernel_name": "echo", "kernel_dirs": [str(folder.parent)]}
 
@@ -63,7 +65,7 @@ async def test_its_crash_is_answered(server: Server) -> None:
 
 
 async def test_one_that_cannot_do_ipc_runs_over_tcp_and_says_that_it_cannot_move(server: Server) -> None:
-    manager, reader = await server.open(**spec(server, "--tcp-only"))
+    manager, reader = await server.open(**spec(server, "--tcp-only", open_ports=True))
     assert (await reader.run("hello")).text == "1 hello\n"
     await manager.restart_kernel()
     assert (await reader.run("again")).text == "1 again\n"
@@ -72,3 +74,26 @@ async def test_one_that_cannot_do_ipc_runs_over_tcp_and_says_that_it_cannot_move
     assert "beside the server only" in status.move.message
     assert not server.broker.leases
     assert (await reader.run("still")).text == "2 still\n"
+
+
+async def test_one_that_cannot_do_ipc_is_refused_where_other_accounts_could_read_its_ports(
+    server: Server,
+) -> None:
+    with pytest.raises(RuntimeError, match=r"every account of this machine could read.*open_ports"):
+        await server.open(**spec(server, "--tcp-only"))
+    assert not server.session.kernels
+
+
+async def test_its_debugger_is_refused_with_a_sentence_where_it_would_answer_every_account(
+    server: Server,
+) -> None:
+    _, reader = await server.open(**spec(server))
+    client = reader.client
+    content = {"type": "request", "seq": 7, "command": "initialize", "arguments": {}}
+    message = client.session.msg("debug_request", content)
+    client.control_channel.send(message)
+    asked = await reader.finish(reader.cells[message["header"]["msg_id"]])
+    assert (asked.replies[0]["success"], asked.replies[0]["request_seq"]) == (False, 7)
+    assert "every account of this machine" in asked.replies[0]["message"]
+    assert asked.states == ["busy", "idle"], "JupyterLab waits for both"
+    assert (await reader.run("on")).text == "1 on\n"

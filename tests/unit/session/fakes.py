@@ -120,6 +120,9 @@ class Snapshots:
         """Room for all."""
         return []
 
+    def total_bytes(self) -> int:
+        return sum(one.bytes for one in self.infos.values())
+
     def delete(self, snapshot_id: str) -> None:
         if self.infos.pop(snapshot_id, None) is None:
             raise errors.NotFound("This saved state is not there any more.")

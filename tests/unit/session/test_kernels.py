@@ -81,6 +81,18 @@ async def test_what_the_agent_refuses_reaches_the_person_as_it_is(
         await desk.session.save("k1")
 
 
+async def test_the_hint_of_what_the_agent_refuses_comes_along(desk: Desk) -> None:
+    await desk.open(x=1)
+    desk.faults.fail["save"] = AgentError("storage-full", "No room.", hint="Delete old saved states.")
+    with pytest.raises(errors.StorageFull) as refused:
+        await desk.session.save("k1")
+    assert refused.value.hint == "Delete old saved states."
+    desk.faults.fail["save"] = AgentError("storage-full", "No room.")
+    with pytest.raises(errors.StorageFull) as refused:
+        await desk.session.save("k1")
+    assert refused.value.hint == errors.StorageFull("").hint
+
+
 async def test_a_kernel_that_dies_during_a_save_is_said_to_have_ended(desk: Desk) -> None:
     _, endpoint = await desk.open(x=1)
     desk.faults.hang.add("save")

@@ -76,6 +76,23 @@ async def test_a_failure_before_the_switch_leaves_the_old_kernel_as_it_was(
     assert "a bug" not in status.move.message
 
 
+@pytest.mark.parametrize(
+    ("op", "error", "hint"),
+    [
+        ("save", AgentError("storage-full", "No room.", hint="Delete old saved states."), "Delete old"),
+        ("drain", errors.LimitReached("You use 1 of 1 GPUs.", hint="Release the other."), "Release the"),
+        ("check", AgentError("internal", "It broke."), None),
+    ],
+)
+async def test_a_move_that_failed_says_what_may_be_done(
+    desk: Desk, op: str, error: Exception, hint: str | None
+) -> None:
+    await desk.open(x=1)
+    desk.faults.fail[op] = error
+    said = (await desk.flip("worker")).move.hint
+    assert said is None if hint is None else said.startswith(hint)
+
+
 @pytest.mark.parametrize("op", ["prove", "modules", "check", "drain", "save", "load"])
 async def test_a_move_can_be_cancelled_at_each_step_before_the_switch(desk: Desk, op: str) -> None:
     _, endpoint = await desk.open(x=1)
