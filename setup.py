@@ -86,7 +86,7 @@ setup(
             "pyzmq>=26",
             "asyncssh>=2.20",  # the one connection between server and worker
             "cloudpickle>=3.1",
-            "xxhash>=3.5",  # digests of large pieces of saved memory; without it SHA-256, several times slower
+            "xxhash>=3.5",  # digests of large pieces of saved memory; without it SHA-256, which is slower
             "jupyter-server-proxy>=4.6",
             "jupyter-vscode-proxy>=0.7",
             "typer>=0.12",

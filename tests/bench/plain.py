@@ -16,6 +16,8 @@ import httpx
 
 from tests.person import Person
 
+WITHOUT_OURS = "--ServerApp.jpserver_extensions={'gpusession.server': False}"
+"""Our extension's package switches it on for every server of its prefix."""
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
@@ -37,6 +39,7 @@ class PlainJupyter:
         self.url = f"http://127.0.0.1:{port}/"
         command = [sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", f"--port={port}"]
         command += [f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={self.folder}"]
+        command += [WITHOUT_OURS]
         env = {k: v for k, v in os.environ.items() if not k.startswith(("GPUHUB", "JUPYTER_DEFAULT"))}
         self.process = subprocess.Popen(command, env=env, **QUIET)
         wait_for(f"{self.url}api/status?token={self.token}")
@@ -71,7 +74,7 @@ class StockHub:
             f"c.ConfigurableHTTPProxy.api_url = 'http://127.0.0.1:{api}'\n"
             f"c.ConfigurableHTTPProxy.command = {self.proxy_command!r}\n"
             "c.JupyterHub.authenticator_class = 'dummy'\nc.Authenticator.allow_all = True\n"
-            "c.JupyterHub.spawner_class = 'simple'\nc.Spawner.args = ['--allow-root']\n"
+            f"c.JupyterHub.spawner_class = 'simple'\nc.Spawner.args = ['--allow-root', {WITHOUT_OURS!r}]\n"
             "c.Spawner.http_timeout = 120\n"
             f"c.SimpleLocalProcessSpawner.home_dir_template = '{self.folder}/{{username}}'\n"
             f"c.JupyterHub.services = [{{'name': 'bench', 'admin': True, 'api_token': {self.token!r}}}]\n"

@@ -84,8 +84,14 @@ class StateAgent:
     def _check(self, _content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
         """What a save would do, at the price of looking: large arrays are neither copied nor written."""
         with quietly():
-            capture = self._capture()
+            return self._looked()
+
+    def _looked(self) -> dict[str, Any]:
+        capture = self._capture()
+        try:
             return {"verdicts": capture.verdicts(), "bytes": capture.total_bytes}
+        finally:
+            capture.release()
 
     def _capture(self) -> Capture:
         try:
@@ -105,31 +111,44 @@ class StateAgent:
         if not ID.match(snapshot_id):
             raise errors.BadRequest("This is no name for a saved state.")
         with quietly():
-            capture = self._capture()
-            _need_consent(capture.verdicts(), accepted)
-            total: int | None = None
+            return self._saved(Path(folder), snapshot_id, meta, accepted, progress)
 
-            def expect(size: int | None) -> None:
-                nonlocal total
-                total = size
+    def _saved(
+        self,
+        folder: Path,
+        snapshot_id: str,
+        meta: dict[str, Any],
+        accepted: set[str] | None,
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """A function of its own: what it made is gone before the garbage collector looks again."""
+        capture = self._capture()
+        total: int | None = None
 
-            def written(done: int) -> None:
-                progress(done, max(done, total) if total is not None else None)
+        def expect(size: int | None) -> None:
+            nonlocal total
+            total = size
 
-            try:
-                with SnapshotWriter(Path(folder), snapshot_id, self._disk, self._known, written) as writer:
-                    capture.write(writer, expect)
-                    verdicts = capture.verdicts()
-                    _need_consent(verdicts, accepted)
-                    size = writer.total
-                    manifest = capture.manifest(snapshot_id, meta, self._now().isoformat(), size)
-                    writer.finish(manifest)
-            except Broken as error:
-                if isinstance(error.cause, OSError):
-                    raise disk_error(error.cause) from error
-                raise error.cause from error
-            progress(size, size)
-            return {"snapshot": snapshot_id, "bytes": size, "written": writer.written, "verdicts": verdicts}
+        def written(done: int) -> None:
+            progress(done, max(done, total) if total is not None else None)
+
+        try:
+            if accepted is not None:
+                _need_consent(capture.verdicts(), accepted)
+            with SnapshotWriter(folder, snapshot_id, self._disk, self._known, written) as writer:
+                capture.write(writer, expect)
+                verdicts = capture.verdicts()
+                _need_consent(verdicts, accepted)
+                size, created = writer.total, self._now().isoformat()
+                writer.finish(capture.manifest(snapshot_id, meta, created, size, verdicts))
+        except Broken as error:
+            if isinstance(error.cause, OSError):
+                raise disk_error(error.cause) from error
+            raise error.cause from error
+        finally:
+            capture.release()
+        progress(size, size)
+        return {"snapshot": snapshot_id, "bytes": size, "written": writer.written, "verdicts": verdicts}
 
     def _load(self, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
         folder, names = content.get("folder"), content.get("names")

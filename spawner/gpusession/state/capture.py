@@ -83,7 +83,8 @@ class Capture:
         self._survey = Survey(self._pickled)
         self._lost: list[tuple[str, Left]] = []
         """What is left beside variables: (title, why)."""
-        self._survey.run(chain(self._roots()))
+        with self._pickled.patience.watching():
+            self._survey.run(chain(self._roots()))
         for key in list(self._survey.left):
             if not key.startswith("var:"):
                 self._lose(key, self._survey.left.pop(key))
@@ -107,6 +108,10 @@ class Capture:
             if value is not None:
                 self._record.keep.append(value)
                 yield f"set:{one.name}", value
+
+    def release(self) -> None:
+        """Let go of everything that was met, without waiting for the garbage collector."""
+        self._record.is_reached = lambda _: False
 
     # --- what becomes of it
 
@@ -271,7 +276,9 @@ class Capture:
         _take_notes(looks, pickler)
         return stream
 
-    def manifest(self, snapshot_id: str, meta: dict[str, Any], created_at: str, size: int) -> Manifest:
+    def manifest(
+        self, snapshot_id: str, meta: dict[str, Any], created_at: str, size: int, verdicts: Verdicts
+    ) -> Manifest:
         def text(name: str) -> str:
             value = meta.get(name)
             return value if isinstance(value, str) else ""
@@ -287,7 +294,7 @@ class Capture:
             python=platform.python_version(),
             libraries=_libraries(),
             bytes=size,
-            verdicts=self.verdicts(),
+            verdicts=verdicts,
             execution_count=int(self._shell.execution_count),
         )
 

@@ -2,7 +2,8 @@
 
 A snapshot is a folder (mode 0700) named by its id, with files of mode 0600:
 
-* ``manifest.json``: what is in it. The key ``digest`` is the SHA-256 of the rest, as canonical JSON.
+* ``manifest.json``: what is in it, one JSON object. Its first key, ``digest``, is the SHA-256 of the
+  text without that key.
 * ``p<N>.bin``: a *piece*, one large piece of memory as it was. ``pieces`` says how each is digested and
   its digest (`gpusession.state.digests`). A piece that did not change since the last save is the same
   file as in that snapshot, under a second name (a hard link): a folder is always whole by itself, so
@@ -16,7 +17,8 @@ variables) followed by its smaller buffers, each at a multiple of 64 bytes. The 
 are ``kind:name`` with the kinds ``var`` (a variable), ``out`` (a result in ``Out``) and ``set`` (a setting
 beside the variables).
 
-Version 1 had no pieces: all buffers lay in the bodies, and large bodies in files ``c<N>.bin``.
+Version 1 had no pieces: all buffers lay in the bodies, and large bodies in files ``c<N>.bin``; its
+``digest`` is the SHA-256 of the rest as canonical JSON.
 
 Promises: `parse` never raises anything but `Damaged`, whatever the bytes are; nothing here unpickles.
 """
@@ -34,6 +36,8 @@ from gpusession.state.digests import ALGORITHMS, LEAF_LIMIT_BYTES, Digesting
 
 FORMAT = 2
 NAME = "manifest.json"
+SEAL = b'{"digest":"%s",'
+SEAL_BYTES = len(SEAL % bytes(64))
 ALIGN = 64
 MAX_BYTES = 64 << 20
 SEED = re.compile(r"^[0-9a-f]{1,16}$")
@@ -123,16 +127,24 @@ def dump(manifest: Manifest) -> bytes:
     ]
     pieces = {name: vars(one) for name, one in manifest.pieces.items()}
     body = {**vars(manifest), "components": components, "pieces": pieces}
-    return _canonical({**body, "digest": _digest(body)})
+    return seal(body)
 
 
-def _canonical(body: dict[str, Any]) -> bytes:
+def seal(body: dict[str, Any]) -> bytes:
+    """Return the text of a list of contents, with its digest at the start."""
     # Without indentation: json writes that in C, ten times as fast.
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=True).encode()
+    return SEAL % hashlib.sha256(text).hexdigest().encode() + text[1:]
 
 
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(body)).hexdigest()
+def _is_sealed(data: bytes, body: dict[str, Any]) -> bool:
+    """Does the digest fit? ``body`` is without it."""
+    digest = body.pop("digest", None)
+    if body.get("format") == 1:
+        canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return bool(digest == hashlib.sha256(canonical.encode()).hexdigest())
+    found = hashlib.sha256(b"{" + data[SEAL_BYTES:]).hexdigest()
+    return digest == found and data[:SEAL_BYTES] == SEAL % found.encode()
 
 
 def parse(data: bytes, running_python: str | None = None) -> Manifest:
@@ -150,9 +162,8 @@ def parse(data: bytes, running_python: str | None = None) -> Manifest:
     python = body.get("python")
     if running_python is not None and isinstance(python, str) and not same_python(python, running_python):
         raise OtherPython(python)
-    digest = body.pop("digest", None)
     try:
-        if digest != _digest(body):
+        if not _is_sealed(data, body):
             raise Damaged("Its list of contents is damaged.")
         return _checked(body)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

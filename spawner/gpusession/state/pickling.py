@@ -31,9 +31,10 @@ import cloudpickle.cloudpickle as cp
 from gpusession.state.refusals import Refused, refused_types
 
 PROTOCOL = 5
+COPY_BYTES = 1 << 20
 IN_BAND_BYTES = 4096
 """Smaller buffers stay in the stream: a table entry would cost more."""
-NANS = (b"G\x7f\xf8\x00\x00\x00\x00\x00\x00", b"G\xff\xf8\x00\x00\x00\x00\x00\x00")
+NAN, MINUS_NAN = b"G\x7f\xf8\x00\x00\x00\x00\x00\x00", b"G\xff\xf8\x00\x00\x00\x00\x00\x00"
 TAIL = 8
 
 Handler = Callable[[Any, "StatePickler"], Any]
@@ -93,7 +94,7 @@ class Stream:
         whole = data if isinstance(data, bytes) else None
         if not self.has_nan and whole is not None:
             seam = self._tail + whole[:TAIL]
-            self.has_nan = any(nan in whole or nan in seam for nan in NANS)
+            self.has_nan = NAN in whole or NAN in seam or MINUS_NAN in whole or MINUS_NAN in seam
             self._tail = (self._tail + whole[-TAIL:])[-TAIL:]
         if self.chunks is not None:
             if whole is None or size < 1 << 20:
@@ -262,6 +263,7 @@ class Record:
 
     def __init__(self) -> None:
         self._lookers: dict[int, set[int]] = {}
+        self._anchors: dict[int, tuple[int, Any]] = {}
         self.is_reached: Callable[[Any], bool] = lambda _: False
         """Does a variable hold this object strongly? Known after the first look."""
         self.final = False
@@ -277,6 +279,12 @@ class Record:
         self.keep: list[Any] = []
         """Objects made only for the streams: alive until the end, so that no id is used twice."""
 
+    def anchors(self, anchored: dict[str, Any]) -> dict[int, tuple[int, Any]]:
+        """Return the memo with which every pickler of this save begins."""
+        if not self._anchors:
+            self._anchors = {id(value): (n, value) for n, value in enumerate(anchored.values())}
+        return self._anchors
+
     def looks(self, base: Any, view: Any) -> None:
         """Remember that ``view`` looks into the memory of ``base``."""
         if not self.final:
@@ -285,6 +293,29 @@ class Record:
     def shares(self, base: Any) -> bool:
         """Is there another look into this memory, or does something hold the base itself?"""
         return len(self._lookers.get(id(base), ())) > 1 or self.is_reached(base)
+
+
+class _Buffers:
+    """Takes the buffers beside a stream. It does not know its pickler: a cycle would keep that, and all that
+    it met, until the garbage collector comes.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.arrays: dict[int, tuple[Any, list[Any]]] = {}
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        try:
+            known = self.arrays.pop(id(buffer), None)
+            raw = buffer.raw()
+            if raw.nbytes < IN_BAND_BYTES:
+                return True
+            self._stream.buffers.append(Buffer(raw, known[1] if known else None))
+            return False
+        except BufferError:
+            return True  # not one contiguous piece: pickle copies it into the stream
+        except Exception as error:
+            raise Broken(error) from error
 
 
 class StatePickler(pickle.Pickler):
@@ -296,7 +327,8 @@ class StatePickler(pickle.Pickler):
     )
 
     def __init__(self, stream: Stream, kinds: Kinds, anchored: dict[str, Any], record: Record) -> None:
-        super().__init__(stream, PROTOCOL, buffer_callback=self._buffer)
+        self._buffers = _Buffers(stream)
+        super().__init__(stream, PROTOCOL, buffer_callback=self._buffers)
         self.stream, self.kinds, self.anchored, self.record = stream, kinds, anchored, record
         self.notes: list[str] = []
         self.again = False
@@ -307,8 +339,7 @@ class StatePickler(pickle.Pickler):
         """Loading this on trial would have effects beyond the process."""
         self.weak: dict[Any, Any] = {}
         """Weakly held objects that were met in the first look, by id; pieces of memory, by address."""
-        self._arrays: dict[int, tuple[Any, list[Any]]] = {}
-        self.memo = {id(value): (n, value) for n, value in enumerate(anchored.values())}
+        self.memo = record.anchors(anchored)
 
     def reducer_override(self, obj: Any) -> Any:
         handler = self.kinds.handler(type(obj))
@@ -323,21 +354,8 @@ class StatePickler(pickle.Pickler):
     def array_buffer(self, view: Any, like: list[Any]) -> pickle.PickleBuffer:
         """Wrap memory that the loader shall read straight into an array made like this."""
         buffer = pickle.PickleBuffer(view)
-        self._arrays[id(buffer)] = (buffer, like)
+        self._buffers.arrays[id(buffer)] = (buffer, like)
         return buffer
-
-    def _buffer(self, buffer: pickle.PickleBuffer) -> bool:
-        try:
-            known = self._arrays.pop(id(buffer), None)
-            raw = buffer.raw()
-            if raw.nbytes < IN_BAND_BYTES:
-                return True
-            self.stream.buffers.append(Buffer(raw, known[1] if known else None))
-            return False
-        except BufferError:
-            return True  # not one contiguous piece: pickle copies it into the stream
-        except Exception as error:
-            raise Broken(error) from error
 
     def reached_nans(self) -> Container[int]:
         """Ids of the NaNs whose identity was minded."""
@@ -346,8 +364,8 @@ class StatePickler(pickle.Pickler):
     def reached_objects(self) -> dict[int, tuple[int, Any]]:
         """Everything with an identity that was met, by id, without the anchors."""
         memo: dict[int, tuple[int, Any]] = self.memo.copy()
-        for value in self.anchored.values():
-            memo.pop(id(value), None)
+        for ident in self.record.anchors(self.anchored):
+            del memo[ident]
         return memo
 
 
@@ -378,9 +396,12 @@ class NanPickler(StatePickler):
         return None
 
 
-class StreamReader:
-    """A file for the unpickler over memory that is not copied for it (`io.BytesIO` would)."""
+def reader(memory: memoryview) -> Any:
+    """Return a file for the unpickler. A large one is not copied for it."""
+    return _StreamReader(memory) if len(memory) > COPY_BYTES else io.BytesIO(memory)
 
+
+class _StreamReader:
     def __init__(self, memory: memoryview) -> None:
         self._memory, self._at = memory, 0
 

@@ -20,7 +20,7 @@ from gpusession.state.crew import Crew
 from gpusession.state.known import Piece
 from gpusession.state.manifest import Manifest
 from gpusession.state.patience import Patience, TookTooLong
-from gpusession.state.pickling import StateUnpickler, StreamReader, named_anchors
+from gpusession.state.pickling import StateUnpickler, named_anchors, reader
 from gpusession.state.reading import Read, Reading
 
 LOST = "Run the cell that makes it again."
@@ -47,7 +47,7 @@ class Restore:
             read = reading.components(parts)
         self.pieces = reading.pieces
         read.sort(key=lambda one: one.part.rank)
-        with self._all_or_nothing():
+        with self._all_or_nothing(), self._patience.watching():
             return self._build(read, wanted)
 
     @contextlib.contextmanager
@@ -123,7 +123,7 @@ class Restore:
         before = {name: space[name] for name in names if name in space}
         try:
             with self._patience.limited():
-                loader = StateUnpickler(StreamReader(read.stream), iter(read.buffers), self._anchored)
+                loader = StateUnpickler(reader(read.stream), iter(read.buffers), self._anchored)
                 loader.load()
                 values = {}
                 for key in keys:

@@ -2,7 +2,8 @@
 
 Promises: nothing is unpickled here, and whatever lies in the folder (huge, deep, linked, half
 written, written by somebody else) is at worst a damaged entry of the list. The newest complete
-snapshot of a notebook is never pruned.
+snapshot of a notebook is never pruned. What several snapshots share (files with several names) takes
+room once, and only with its last snapshot does it become free: so it is counted.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,6 +45,10 @@ class SnapshotStore:
         self.folder = folder
         self._keep_per_notebook, self._keep_bytes, self._now = keep_per_notebook, keep_bytes, now
 
+    def total_bytes(self) -> int:
+        """What all of them take on the storage."""
+        return _Held(_files(path) for path in self._folders()).nbytes
+
     def list(self) -> Infos:
         """Newest first; damaged and unfinished ones have ``complete`` False and a problem."""
         found = []
@@ -68,7 +74,7 @@ class SnapshotStore:
                 kernel=manifest.kernel,
                 created_at=_time(manifest.created_at),
                 reason=manifest.reason,  # type: ignore[arg-type]  # checked by the model
-                bytes=_size(folder),
+                bytes=sum(_files(folder).values()),
                 python=manifest.python,
                 complete=True,
                 kept=sum(one.get("verdict") != "left" for one in manifest.verdicts),
@@ -85,7 +91,7 @@ class SnapshotStore:
             kernel="",
             created_at=changed,
             reason="manual",
-            bytes=_size(folder),
+            bytes=sum(_files(folder).values()),
             python="",
             complete=False,
             problem=problem,
@@ -132,13 +138,20 @@ class SnapshotStore:
             count[whose] = count.get(whose, 0) + 1
             if count[whose] > max(1, self._keep_per_notebook):
                 doomed.append(one)
-        total = sum(one.bytes for one in whole if one not in doomed)
+        files = {one.id: _files(self.folder / one.id) for one in whole if one not in doomed}
+        held = _Held(files.values())
+        over: Infos = []
         for one in reversed(whole):
-            if total <= self._keep_bytes:
+            if held.nbytes <= self._keep_bytes:
                 break
             if one not in doomed and newest[_whose(one)] != one.id:
+                held.drop(files[one.id])
+                over.append(one)
+        for one in reversed(over):  # what shares its bytes with others may have gone for nothing
+            held.take(files[one.id])
+            if held.nbytes > self._keep_bytes:
+                held.drop(files[one.id])
                 doomed.append(one)
-                total -= one.bytes
         for one in doomed:
             with contextlib.suppress(errors.NotFound):
                 self.delete(one.id)
@@ -160,12 +173,37 @@ def _time(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _size(folder: Path) -> int:
-    total = 0
+Files = dict[tuple[int, int], int]
+"""The sizes of files, by what tells that two names are one file."""
+
+
+def _files(folder: Path) -> Files:
+    found: Files = {}
     with contextlib.suppress(OSError):
         for one in os.scandir(folder):
-            total += one.stat(follow_symlinks=False).st_size
-    return total
+            status = one.stat(follow_symlinks=False)
+            found[status.st_dev, status.st_ino] = status.st_size
+    return found
+
+
+class _Held:
+    """The files of several snapshots, each counted once."""
+
+    def __init__(self, snapshots: Iterable[Files]) -> None:
+        self._names: Counter[tuple[int, int]] = Counter()
+        self.nbytes = 0
+        for files in snapshots:
+            self.take(files)
+
+    def take(self, files: Files) -> None:
+        for file, size in files.items():
+            self.nbytes += 0 if self._names[file] else size
+            self._names[file] += 1
+
+    def drop(self, files: Files) -> None:
+        for file, size in files.items():
+            self._names[file] -= 1
+            self.nbytes -= 0 if self._names[file] else size
 
 
 def _whose(one: SnapshotInfo) -> str:

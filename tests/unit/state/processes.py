@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +20,12 @@ META = {"kernel": "k1", "notebook": "a.ipynb", "name": "python3", "reason": "mov
 
 
 class Shell:
-    """The near half."""
+    """The near half. ``path``: where modules are looked for first."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, path: Path | None = None) -> None:
         self.folder = folder
         self._options = options
+        self._env = {**os.environ, "PYTHONPATH": str(path)} if path else None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -32,6 +34,7 @@ class Shell:
             stdout=subprocess.PIPE,
             text=True,
             cwd=self.folder,
+            env=self._env,
         )
         return self
 
@@ -95,11 +98,14 @@ def _serve() -> None:
     from datetime import UTC, datetime
 
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
     from gpulease.errors import GpuhubError
     from gpusession.state.agent import StateAgent
 
-    shell = InteractiveShell.instance(colors="NoColor", history_length=0)
+    # Two shells at a time would disturb each other's history in one file, and say so in a cell's output.
+    own = Config({"HistoryManager": {"hist_file": ":memory:"}})
+    shell = InteractiveShell.instance(colors="NoColor", history_length=0, config=own)
     answers = sys.stdout
     agent = StateAgent(
         shell,

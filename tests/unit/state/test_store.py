@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpulease import errors
-from gpusession.state.manifest import NAME, dump, parse
+from gpusession.state.manifest import NAME, dump, parse, seal
 from gpusession.state.store import SnapshotStore
 from tests.unit.state.inprocess import START, Bare, agent, save
 
@@ -97,9 +97,7 @@ def test_wrong_values_with_a_right_digest_are_a_damaged_snapshot(
         setattr(manifest, key, value)
         path.write_bytes(dump(manifest))
     else:
-        from gpusession.state.manifest import _canonical, _digest
-
-        path.write_bytes(_canonical({**body, key: value, "digest": _digest({**body, key: value})}))
+        path.write_bytes(seal({**body, key: value}))
     assert not SnapshotStore(tmp_path).list()[0].complete
 
 
