@@ -135,3 +135,22 @@ podSelector:
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end }}
+
+{{- define "gpuhub.cullerSettings" -}}
+{{- dict
+  "hub_api_url" (include "gpuhub.hubApiUrl" .)
+  "proxy_url" (printf "%s/" (include "gpuhub.url" (list . "proxy-public" .Values.proxy.service.port)))
+  "api_token_file" "/etc/gpuhub/secrets/culler-token"
+  "after_seconds" .Values.culler.afterSeconds
+  "every_seconds" .Values.culler.everySeconds
+  "max_age_seconds" .Values.culler.maxAgeSeconds
+  | toPrettyJson }}
+{{- end }}
+
+{{/* zero-to-jupyterhub's own policies let in by these. */}}
+{{- define "gpuhub.z2jhLabels" -}}
+{{- if not .Values.hub.enabled -}}
+hub.jupyter.org/network-access-hub: "true"
+hub.jupyter.org/network-access-proxy-http: "true"
+{{- end }}
+{{- end }}
