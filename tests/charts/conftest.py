@@ -5,7 +5,7 @@ Needs what `tests.cluster.build` makes: helm and kustomize, and for `control_pla
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tests.charts.chart import (
     site_options,
 )
 from tests.cluster.conftest import control_plane
-from tests.cluster.controlplane import ControlPlane
+from tests.cluster.controlplane import ControlPlane, running_control_plane
 
 __all__ = ["control_plane", "installed", "namespace_for", "render"]
 
@@ -56,10 +56,15 @@ def namespace_for(control_plane: ControlPlane) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def installed(control_plane: ControlPlane) -> ControlPlane:
-    """The chart, really installed on the bare control plane: no pod runs, every rule counts."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The chart, really installed on a bare control plane of its own: no pod runs, every rule counts."""
+    with running_control_plane(tmp_path_factory.mktemp("installed")) as plane:
+        install(plane)
+        yield plane
+
+
+def install(control_plane: ControlPlane) -> None:
     words = ["install", RELEASE, str(CHART), "--namespace", RELEASE, "--create-namespace"]
     done = helm(*words, *site_options("cluster-test"), env=control_plane.kubectl.environment())
     assert done.returncode == 0, done.stderr
     ensure_account(control_plane, "gpuhub-users")
-    return control_plane

@@ -207,3 +207,6 @@ async def test_after_a_move_the_page_hears_that_debugging_ended_and_can_start_it
             await debugger.ask("disconnect", restart=False, terminateDebuggee=False)
         finally:
             await tab.flip("worker")
+            lease = await ann.lease()  # the last one has ended with the move
+            assert lease is not None
+            scene.ann.lease = str(lease["id"])
