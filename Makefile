@@ -19,7 +19,7 @@ export npm_config_update_notifier := false
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 DATA ?= .gpuhub
-LANES := lint unit contracts lab service browser
+LANES := lint unit contracts lab service browser charts cluster
 LANE ?= $(LANES)
 EXTENSION := jupyterlab-extension
 EXTENSION_SOURCES := $(shell find $(EXTENSION)/src $(EXTENSION)/style $(EXTENSION)/schema $(EXTENSION)/jupyterlab_gpuhub $(EXTENSION)/locale -type f -not -path '*/labextension/*' -not -path '*/__pycache__/*' -not -name '_version.py' 2>/dev/null) $(wildcard $(EXTENSION)/*.json $(EXTENSION)/pyproject.toml)
@@ -93,7 +93,7 @@ system:
 		else echo "The tests need Debian packages:$$missing. As root: apt-get install$$missing"; exit 1; fi; fi
 
 .PHONY: test
-test: ## Run every lane, or some: make test LANE=unit (lint unit contracts lab service browser)
+test: ## Run every lane, or some: make test LANE=unit (lint unit contracts lab service browser charts cluster)
 	@for lane in $(LANE); do echo; echo "=== lane $$lane"; $(MAKE) lane-$$lane || exit 1; done
 
 .PHONY: lint lane-lint
@@ -146,8 +146,11 @@ cluster: cluster-system cluster-tools ## Start a real Kubernetes on this machine
 cluster-down: ## End that Kubernetes; nothing of it is left
 	@$(BIN)/python -m tests.cluster down
 
-.PHONY: lane-cluster
-lane-cluster: .venv/.test install system cluster-system cluster-tools
+.PHONY: lane-charts lane-cluster
+lane-charts: .venv/.test .venv/.extension cluster-system image-system cluster-tools
+	$(BIN)/pytest tests/charts
+
+lane-cluster: .venv/.test install system cluster-system image-system cluster-tools
 	$(BIN)/pytest tests/cluster
 
 # --- images (images/README.md)
