@@ -151,6 +151,7 @@ lane-charts: .venv/.test .venv/.extension cluster-system image-system cluster-to
 	$(BIN)/pytest tests/charts
 
 lane-cluster: .venv/.test install system cluster-system image-system cluster-tools
+	@$(BIN)/python images/build.py hub base
 	$(BIN)/pytest tests/cluster
 
 # --- images (images/README.md)

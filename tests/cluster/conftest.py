@@ -22,6 +22,7 @@ import pytest
 from tests.cluster.build import CACHE
 from tests.cluster.cluster import Cluster, running_cluster
 from tests.cluster.controlplane import ControlPlane, running_control_plane
+from tests.cluster.images import archives
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.processes import DIE_WITH_PARENT
 
@@ -53,6 +54,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield found
         return
     with running_cluster(CACHE / f"test-{os.getpid()}") as started:
+        started.import_images(archives())
         request.config.stash[_CLUSTER] = started
         yield started
         del request.config.stash[_CLUSTER]
