@@ -102,7 +102,7 @@ async def serve(
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    door = Door(work, runtime, keys / "authorized_key")
+    door = Door(work, runtime, keys / "authorized_key", mounted=keys != folder)
     options = door.options(host_key)
     if isinstance(address, UnixAddress):
         acceptor = await asyncssh.listen(sock=bound(Path(address.path)), **options)

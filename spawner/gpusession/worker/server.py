@@ -33,8 +33,10 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Door:
     """All connections to one worker."""
 
-    def __init__(self, work: Work, runtime: Path, authorized_key: Path) -> None:
+    def __init__(self, work: Work, runtime: Path, authorized_key: Path, *, mounted: bool = False) -> None:
+        """``mounted``: the key's folder is a mounted Secret, whose files are links within it."""
         self.work, self.runtime, self._authorized_key = work, runtime, authorized_key
+        self._mounted = mounted
         self._inside: Gate | None = None
 
     def options(self, host_key: asyncssh.SSHKey) -> dict[str, Any]:
@@ -64,10 +66,7 @@ class Door:
     def allows(self, key: asyncssh.SSHKey) -> bool:
         """Whether this is the key that may come in now."""
         try:
-            # A mounted Secret's files are links within its own folder, exchanged when it changes.
-            path = os.path.realpath(self._authorized_key)
-            if not path.startswith(f"{os.path.realpath(self._authorized_key.parent)}/"):
-                raise ValueError("it leads out of its folder")
+            path = self._key_file()
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 allowed = asyncssh.import_public_key(file.read(MAX_KEY_BYTES))
@@ -75,6 +74,15 @@ class Door:
             log.error("the authorized key cannot be read: %s", error)
             return False
         return bool(allowed.public_data == key.public_data)
+
+    def _key_file(self) -> str:
+        """Where the key is now. Raises ValueError where a link leads out of the mount."""
+        if not self._mounted:
+            return str(self._authorized_key)
+        path, folder = os.path.realpath(self._authorized_key), os.path.realpath(self._authorized_key.parent)
+        if not path.startswith(f"{folder}/"):
+            raise ValueError("it leads out of its folder")
+        return path
 
     def entered(self, gate: Gate) -> None:
         old, self._inside = self._inside, gate
