@@ -161,11 +161,11 @@ def pip(*arguments: str, env: dict[str, str] | None = None) -> None:
     call(command, env=env, hint="Run it with the Python of .venv: make install")
 
 
-def call(command: list[str], *, hint: str, env: dict[str, str] | None = None) -> None:
-    """Run it, its output on the error stream. Raises `CannotBuild` with ``hint``."""
+def call(command: list[str], *, hint: str, env: dict[str, str] | None = None, shown: str = "") -> None:
+    """Run it, its output on the error stream. Raises `CannotBuild` with ``hint``; it shows ``shown``."""
     try:
         done = subprocess.run(command, env={**os.environ, **(env or {})}, stdout=sys.stderr, check=False)
     except FileNotFoundError:
         raise CannotBuild(f"{command[0]} is missing. {hint}") from None
     if done.returncode:
-        raise CannotBuild(f"This failed: {' '.join(command)}. {hint}")
+        raise CannotBuild(f"This failed: {shown or ' '.join(command)}. {hint}")

@@ -79,7 +79,7 @@ class Offline:
             "sh",
             str(self.run_root),
         ]
-        call([*inside, *command], env=env, hint=TOOLS)
+        call([*inside, *command], env=env, hint=TOOLS, shown=" ".join(command))
 
     def debian(self, *, refresh: bool) -> str:
         """Put Debian into the store where it is not; return a digest that names its content."""

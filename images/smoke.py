@@ -210,6 +210,7 @@ CHECKS: dict[str, list[Callable[[], str]]] = {
         programs_cannot_be_changed,
         versions_are_the_known_ones,
         lambda: compiled("gpuhub"),
+        lambda: compiled("tornado"),
         lambda: modules_import(*HUB_MODULES),
         lambda: programs_answer(
             "jupyterhub --version", "configurable-http-proxy --version", "node --version"
@@ -221,6 +222,7 @@ CHECKS: dict[str, list[Callable[[], str]]] = {
         programs_cannot_be_changed,
         versions_are_the_known_ones,
         lambda: compiled("gpusession"),
+        lambda: compiled("tornado"),
         lambda: modules_import(*BASE_MODULES),
         lambda: programs_answer("jupyterhub-singleuser --version", "jupyter lab --version", "gpu --help"),
         lambda: programs_answer("git --version", "curl --version", "less --version", "nano --version"),

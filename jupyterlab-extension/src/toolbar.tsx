@@ -13,7 +13,7 @@ import type { IAside, Room } from './shown';
 
 /** What the switch may take decides how much it says; the toolbar folds away what does not fit. */
 const WIDE_PX = 400;
-const NARROW_PX = 200;
+const NARROW_PX = 230;
 /** Below this it is the toolbar's turn: it moves the switch to its own pop-up. */
 const LEAST_PX = 110;
 /** What the toolbar needs beside its items: its padding, and the opener of its pop-up. */
@@ -151,10 +151,7 @@ export class SwitchWidget extends ReactWidget {
     }
   }
 
-  /**
-   * Stay within the toolbar, and leave its other items where they are: the toolbar would fold away
-   * what does not fit, from its end, where the kernel's name and state stand.
-   */
+  /** Stay within the toolbar: it would hide an item that is too wide, and not bring it back. */
   private _measure(): void {
     const toolbar = this._panel.toolbar.node;
     const folded = this.node.closest('.jp-Toolbar-responsive-popup') !== null;
@@ -162,25 +159,13 @@ export class SwitchWidget extends ReactWidget {
       return;
     }
     const left = this.node.getBoundingClientRect().left - toolbar.getBoundingClientRect().left;
-    const most = Math.max(LEAST_PX, toolbar.clientWidth - left - TOOLBAR_REST_PX - this._after());
+    const most = Math.max(LEAST_PX, toolbar.clientWidth - left - TOOLBAR_REST_PX);
     this.node.style.maxWidth = `${Math.floor(most)}px`;
     const room = most >= WIDE_PX ? 'wide' : most >= NARROW_PX ? 'narrow' : 'tiny';
     if (room !== this._room) {
       this._room = room;
       this._redraw();
     }
-  }
-
-  /** The width of the items behind the switch. Folded ones count as they were last seen. */
-  private _after(): number {
-    let sum = 0;
-    for (let node = this.node.nextElementSibling; node; node = node.nextElementSibling) {
-      const spacer = node.classList.contains('jp-Toolbar-spacer');
-      const opener = node.classList.contains('jp-Toolbar-responsive-opener');
-      sum += spacer || opener ? 0 : node.getBoundingClientRect().width;
-    }
-    this._widestAfter = Math.max(this._widestAfter, sum);
-    return this._widestAfter;
   }
 
   private _redraw(): void {
@@ -193,5 +178,4 @@ export class SwitchWidget extends ReactWidget {
   private _path: string;
   private _room: Room = 'wide';
   private _asking = 0;
-  private _widestAfter = 0;
 }

@@ -248,13 +248,11 @@ function OnState(props: IFrame & { state: Extract<SwitchState, { kind: 'on' }> }
   const { state, trans, now, actions, room } = props;
   useTick(10_000);
   const facts: React.ReactNode[] = room === 'tiny' ? [] : [gpuName(state.gpu, trans)];
-  if (state.meter && room !== 'tiny') {
-    facts.push(percent(state.meter.utilisationPercent, trans));
-  }
   if (state.meter && room === 'wide') {
+    facts.push(percent(state.meter.utilisationPercent, trans));
     facts.push(size(state.meter.memoryBytes, trans));
   }
-  if (state.since !== null && (room !== 'narrow' || !state.meter)) {
+  if (state.since !== null) {
     facts.push(held(now() - state.since));
   }
   const off = trans.__('Move this notebook back to the CPU, with its variables.');
