@@ -37,3 +37,11 @@ def server_unit_id(user: str, server: str = "") -> str:
     digest = hashlib.sha256(f"{user}\0{server}".encode()).hexdigest()[:_DIGEST]
     text = f"{user}-{server}" if server else user
     return f"s-{slug(text, MAX_UNIT_ID - 2 - 3 - _DIGEST)}---{digest}"
+
+
+def worker_name(prefix: str, lease_id: str) -> str:
+    """Return the name of a lease's worker: ``prefix`` and 12 hexadecimal digits, of the id if it has them."""
+    digits = lease_id.replace("-", "")[:12]
+    if not re.fullmatch(r"[0-9a-f]{12}", digits):
+        digits = hashlib.sha256(lease_id.encode()).hexdigest()[:12]
+    return prefix + digits

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuspawner.objects import mapping, mappings
+
 SERVER_CONTAINER, WORKER_CONTAINER = "notebook", "worker"
 PORT = 2222
 RUN = "/run/gpuhub"
@@ -77,7 +79,7 @@ class WorkerWants:
 
 def worker_pod(server_pod: Mapping[str, Any], wants: WorkerWants) -> dict[str, Any]:
     """Return the worker's pod. Raises `UnfitServer`."""
-    spec = _map(server_pod, "spec")
+    spec = mapping(server_pod, "spec")
     container = _notebook(spec)
     claims, mounts = _homes(spec, container)
     run_as = _account(spec, container)
@@ -192,7 +194,7 @@ def worker_policy(server_pod: Mapping[str, Any], wants: WorkerWants) -> dict[str
 
 def owner(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the ownerReferences by which something goes when ``pod`` does."""
-    metadata = _map(pod, "metadata")
+    metadata = mapping(pod, "metadata")
     return [{"apiVersion": "v1", "kind": "Pod", "name": metadata.get("name"), "uid": metadata.get("uid")}]
 
 
@@ -200,8 +202,8 @@ def owner(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _metadata(server_pod: Mapping[str, Any], wants: WorkerWants) -> dict[str, Any]:
-    server = _map(server_pod, "metadata")
-    slug = _map(server, "labels").get("gpuhub.io/server")
+    server = mapping(server_pod, "metadata")
+    slug = mapping(server, "labels").get("gpuhub.io/server")
     namespace = server.get("namespace")
     if not isinstance(slug, str) or not _LABEL.fullmatch(slug):
         raise UnfitServer("Your server was started before GPUs were set up here; restart it once.")
@@ -238,7 +240,7 @@ def _owned(server_pod: Mapping[str, Any], wants: WorkerWants) -> dict[str, Any]:
 
 
 def _notebook(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = [one for one in _maps(spec, "containers") if one.get("name") == SERVER_CONTAINER]
+    found = [one for one in mappings(spec, "containers") if one.get("name") == SERVER_CONTAINER]
     if len(found) != 1:
         raise UnfitServer("Your server has no container that a worker could be made from.")
     return found[0]
@@ -257,14 +259,14 @@ def _pull_policy(container: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _pull_secrets(spec: Mapping[str, Any]) -> list[dict[str, str]]:
-    names = [one.get("name") for one in _maps(spec, "imagePullSecrets")]
+    names = [one.get("name") for one in mappings(spec, "imagePullSecrets")]
     return [{"name": name} for name in names if isinstance(name, str) and _NAME.fullmatch(name)]
 
 
 def _account(spec: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in ("runAsUser", "runAsGroup"):
-        value = _map(container, "securityContext").get(name, _map(spec, "securityContext").get(name))
+        value = mapping(container, "securityContext").get(name, mapping(spec, "securityContext").get(name))
         if value is None:
             continue  # the image's own account; runAsNonRoot sees to it that it is not root's
         if not _is_id(value) or (name == "runAsUser" and value == 0):
@@ -274,7 +276,7 @@ def _account(spec: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str,
 
 
 def _groups(spec: Mapping[str, Any]) -> dict[str, Any]:
-    context = _map(spec, "securityContext")
+    context = mapping(spec, "securityContext")
     found: dict[str, Any] = {}
     if _is_id(context.get("fsGroup")):
         found["fsGroup"] = context["fsGroup"]
@@ -291,10 +293,10 @@ def _homes(
     spec: Mapping[str, Any], container: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return the claims that the server has mounted, and where."""
-    volumes = {str(one.get("name")): one for one in _maps(spec, "volumes")}
+    volumes = {str(one.get("name")): one for one in mappings(spec, "volumes")}
     claims: dict[str, dict[str, Any]] = {}
     mounts: list[dict[str, Any]] = []
-    for mount in _maps(container, "volumeMounts"):
+    for mount in mappings(container, "volumeMounts"):
         name = str(mount.get("name"))
         volume = volumes.get(name, {})
         kinds = volume.keys() - {"name"}
@@ -302,7 +304,7 @@ def _homes(
             if not kinds <= NOT_COPIED_VOLUMES:
                 raise UnfitServer("Your server uses a kind of storage that a worker may not have.")
             continue
-        claim = _map(volume, "persistentVolumeClaim")
+        claim = mapping(volume, "persistentVolumeClaim")
         claim_name = claim.get("claimName")
         if not isinstance(claim_name, str) or not _NAME.fullmatch(claim_name) or not _NAME.fullmatch(name):
             raise UnfitServer("Your home folder cannot be told from your server.")
@@ -348,7 +350,7 @@ def _mount(name: str, mount: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment(container: Mapping[str, Any], wants: WorkerWants) -> list[dict[str, str]]:
     found: dict[str, str] = {}
-    for one in _maps(container, "env"):
+    for one in mappings(container, "env"):
         name, value = one.get("name"), one.get("value")
         if not isinstance(name, str) or not isinstance(value, str) or not _VARIABLE.fullmatch(name):
             continue
@@ -407,13 +409,3 @@ def _is_id(value: object) -> bool:
 
 def _encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
-
-
-def _map(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = found.get(name)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _maps(found: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = found.get(name)
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []

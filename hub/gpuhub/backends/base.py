@@ -39,6 +39,25 @@ class DeviceOffer:
     simulated: bool = False
 
 
+class Gpu(Protocol):
+    """What must be known of one GPU to offer it (telemetry's inventory and devices fit)."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def simulated(self) -> bool: ...
+
+
+def offered(gpu: Gpu) -> DeviceOffer:
+    return DeviceOffer(gpu.id, gpu.index, gpu.name, gpu.memory_bytes, gpu.simulated)
+
+
 @dataclass(frozen=True)
 class PoolOffer:
     """A kind of GPU and what of it works now.

@@ -14,20 +14,20 @@ import asyncio
 import hashlib
 import logging
 import random
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from gpuhub.backends.base import (
     BackendError,
     DeviceOffer,
+    Gpu,
     Phase,
     PoolOffer,
     StartRefused,
     WorkerOrder,
     WorkerSeen,
+    offered,
 )
 from gpuhub.backends.kubernetes import reasons
 from gpuhub.backends.kubernetes.api import NETWORK_POLICIES, PODS, SECRETS, Api, ApiError, Kind, Object
@@ -37,29 +37,17 @@ from gpuhub.backends.kubernetes.settings import KubernetesPool, KubernetesSettin
 from gpuhub.backends.kubernetes.tokens import Reviewed, review_token
 from gpuhub.backends.kubernetes.view import ClusterView
 from gpuspawner import pods
+from gpuspawner.names import worker_name
 from gpuspawner.pods import UnfitServer, WorkerWants
 
+PREFIX = "gpu-"
+"""Of the names of a lease's pod, Secret and policy."""
 KEYS_REVISION = "gpuhub.io/keys-revision"
 STUCK_AFTER = timedelta(seconds=30)
 """How long after its last moment a pod on a machine that does not answer is held for lost."""
 NO_SERVER = "Your server does not run; start it, then ask again."
 
 log = logging.getLogger(__name__)
-
-
-class Gpu(Protocol):
-    """What is known of one GPU that a pod was given (telemetry's devices fit)."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def index(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def memory_bytes(self) -> int: ...
-    @property
-    def simulated(self) -> bool: ...
 
 
 Allocations = Callable[[str, str, str], Sequence[Gpu] | None]
@@ -122,7 +110,7 @@ class KubernetesBackend:
     async def start(self, order: WorkerOrder) -> None:
         if order.lease_id in self._vanished:
             return
-        name = worker_name(order.lease_id)
+        name = worker_name(PREFIX, order.lease_id)
         self._view.check_own()
         server, worker = self._view.server(order.user, order.server), self._view.worker(order.lease_id)
         beside = worker or server
@@ -166,7 +154,7 @@ class KubernetesBackend:
         self._view.check_own()
         if pod is not None and self._seen(pod).phase is not Phase.EXITED:
             return
-        name = worker_name(lease_id)
+        name = worker_name(PREFIX, lease_id)
         namespace = pod.namespace if pod is not None else self._places.get(lease_id)
         namespace = namespace or self._settings.users_namespace
         self._may_write()
@@ -334,9 +322,7 @@ class KubernetesBackend:
 
     def _devices(self, pod: WorkerPod) -> tuple[DeviceOffer, ...]:
         found = self._allocations(pod.node, pod.namespace, pod.name) if pod.node else None
-        return tuple(
-            DeviceOffer(gpu.id, gpu.index, gpu.name, gpu.memory_bytes, gpu.simulated) for gpu in found or ()
-        )
+        return tuple(offered(gpu) for gpu in found or ())
 
     def _lost(self, pod: WorkerPod) -> bool:
         """Whether its time is over and its machine does not answer: nobody will say that it has ended."""
@@ -356,14 +342,6 @@ class KubernetesBackend:
             message = reasons.REMOVED
         self._places[pod.lease] = pod.namespace
         self._vanished[pod.lease] = WorkerSeen(pod.lease, Phase.EXITED, message=message)
-
-
-def worker_name(lease_id: str) -> str:
-    """Return the name of a lease's pod, Secret and policy: ``gpu-`` and 12 hexadecimal digits."""
-    digits = lease_id.replace("-", "")[:12]
-    if not re.fullmatch(r"[0-9a-f]{12}", digits):
-        digits = hashlib.sha256(lease_id.encode()).hexdigest()[:12]
-    return f"gpu-{digits}"
 
 
 def _revision(public_key: str) -> str:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from gpuhub.backends.kubernetes.api import Object
+from gpuspawner.objects import mapping, mappings, text_of
 
 PART_OF, COMPONENT = "app.kubernetes.io/part-of", "component"
 LEASE, SERVER = "gpuhub.io/lease", "gpuhub.io/server"
@@ -127,18 +128,18 @@ class Happening:
 
 def node(found: Object, *, labels: Collection[str], resources: Collection[str]) -> Node:
     """Read a node. ``labels`` and ``resources`` are those to keep."""
-    metadata, spec, status = _map(found, "metadata"), _map(found, "spec"), _map(found, "status")
-    said = _map(metadata, "labels")
-    offered = _map(status, "allocatable")
+    metadata, spec, status = mapping(found, "metadata"), mapping(found, "spec"), mapping(found, "status")
+    said = mapping(metadata, "labels")
+    offered = mapping(status, "allocatable")
     ready = _conditions(status).get("Ready")
     return Node(
-        name=_text(metadata, "name"),
+        name=text_of(metadata, "name"),
         ready=ready is not None and ready.true,
         cordoned=spec.get("unschedulable") is True,
         labels={name: str(said[name]) for name in labels if name in said},
         taints=tuple(
-            Taint(_text(taint, "key"), _text(taint, "value"), _text(taint, "effect"))
-            for taint in _maps(spec, "taints")
+            Taint(text_of(taint, "key"), text_of(taint, "value"), text_of(taint, "effect"))
+            for taint in mappings(spec, "taints")
         ),
         allocatable={name: _count(offered[name]) for name in resources if name in offered},
     )
@@ -146,47 +147,47 @@ def node(found: Object, *, labels: Collection[str], resources: Collection[str]) 
 
 def own_pod(found: Object) -> ServerPod | WorkerPod | None:
     """Read a server's or a worker's pod; None for what is neither."""
-    metadata, status = _map(found, "metadata"), _map(found, "status")
-    labels, notes = _map(metadata, "labels"), _map(metadata, "annotations")
-    phase = _text(status, "phase")
+    metadata, status = mapping(found, "metadata"), mapping(found, "status")
+    labels, notes = mapping(metadata, "labels"), mapping(metadata, "annotations")
+    phase = text_of(status, "phase")
     leaving = bool(metadata.get("deletionTimestamp"))
     if labels.get(COMPONENT) == SERVER_COMPONENT and USERNAME in notes:
         return ServerPod(
-            namespace=_text(metadata, "namespace"),
-            name=_text(metadata, "name"),
-            uid=_text(metadata, "uid"),
-            user=_text(notes, USERNAME),
-            server=_text(notes, SERVERNAME),
-            slug=_text(labels, SERVER),
-            created=_text(metadata, "creationTimestamp"),
+            namespace=text_of(metadata, "namespace"),
+            name=text_of(metadata, "name"),
+            uid=text_of(metadata, "uid"),
+            user=text_of(notes, USERNAME),
+            server=text_of(notes, SERVERNAME),
+            slug=text_of(labels, SERVER),
+            created=text_of(metadata, "creationTimestamp"),
             running=phase not in FINISHED and not leaving,
             exists=phase not in FINISHED,
         )
-    if labels.get(COMPONENT) != WORKER_COMPONENT or not _text(labels, LEASE):
+    if labels.get(COMPONENT) != WORKER_COMPONENT or not text_of(labels, LEASE):
         return None
-    spec = _map(found, "spec")
+    spec = mapping(found, "spec")
     container = next(
-        (one for one in _maps(status, "containerStatuses") if one.get("name") == WORKER_CONTAINER), {}
+        (one for one in mappings(status, "containerStatuses") if one.get("name") == WORKER_CONTAINER), {}
     )
-    state = _map(container, "state")
-    ended = _map(state, "terminated")
+    state = mapping(container, "state")
+    ended = mapping(state, "terminated")
     code = ended.get("exitCode")
     return WorkerPod(
-        namespace=_text(metadata, "namespace"),
-        name=_text(metadata, "name"),
-        uid=_text(metadata, "uid"),
-        lease=_text(labels, LEASE),
-        node=_text(spec, "nodeName"),
+        namespace=text_of(metadata, "namespace"),
+        name=text_of(metadata, "name"),
+        uid=text_of(metadata, "uid"),
+        lease=text_of(labels, LEASE),
+        node=text_of(spec, "nodeName"),
         holds=held(spec, None),
         phase=phase,
-        reason=_text(status, "reason"),
-        message=_text(status, "message"),
+        reason=text_of(status, "reason"),
+        message=text_of(status, "message"),
         conditions=_conditions(status),
-        gated=bool(_maps(spec, "schedulingGates")),
-        leaving_by=_moment(_text(metadata, "deletionTimestamp")),
-        ip=_text(status, "podIP"),
-        waits_for=_text(_map(state, "waiting"), "reason"),
-        ended_for=_text(ended, "reason"),
+        gated=bool(mappings(spec, "schedulingGates")),
+        leaving_by=_moment(text_of(metadata, "deletionTimestamp")),
+        ip=text_of(status, "podIP"),
+        waits_for=text_of(mapping(state, "waiting"), "reason"),
+        ended_for=text_of(ended, "reason"),
         exit_code=code if isinstance(code, int) else None,
         started="running" in state,
     )
@@ -199,13 +200,13 @@ def foreign_pod(
 
     ``ours`` are the namespaces in which our labels count; None: in all.
     """
-    metadata, spec = _map(found, "metadata"), _map(found, "spec")
-    place = _text(spec, "nodeName")
+    metadata, spec = mapping(found, "metadata"), mapping(found, "spec")
+    place = text_of(spec, "nodeName")
     holds = held(spec, resources)
-    if not holds or not place or _text(_map(found, "status"), "phase") in FINISHED:
+    if not holds or not place or text_of(mapping(found, "status"), "phase") in FINISHED:
         return None
-    labels = _map(metadata, "labels")
-    here = ours is None or _text(metadata, "namespace") in ours
+    labels = mapping(metadata, "labels")
+    here = ours is None or text_of(metadata, "namespace") in ours
     if here and labels.get(COMPONENT) == WORKER_COMPONENT and LEASE in labels:
         return None
     return ForeignPod(place, holds)
@@ -213,19 +214,19 @@ def foreign_pod(
 
 def happening(found: Object) -> Happening | None:
     """Read an event about a worker's pod."""
-    about = _map(found, "involvedObject")
-    name = _text(about, "name")
+    about = mapping(found, "involvedObject")
+    name = text_of(about, "name")
     if about.get("kind") != "Pod" or not name.startswith("gpu-"):
         return None
-    series = _map(found, "series")
+    series = mapping(found, "series")
     at = (
-        _text(series, "lastObservedTime")
-        or _text(found, "lastTimestamp")
-        or _text(found, "eventTime")
-        or _text(_map(found, "metadata"), "creationTimestamp")
+        text_of(series, "lastObservedTime")
+        or text_of(found, "lastTimestamp")
+        or text_of(found, "eventTime")
+        or text_of(mapping(found, "metadata"), "creationTimestamp")
     )
     return Happening(
-        _text(about, "namespace"), name, _text(found, "reason"), _text(found, "message")[:1000], at
+        text_of(about, "namespace"), name, text_of(found, "reason"), text_of(found, "message")[:1000], at
     )
 
 
@@ -237,7 +238,7 @@ def held(spec: Mapping[str, Any], resources: Collection[str] | None) -> dict[str
     """
     steady: dict[str, int] = {}
     most: dict[str, int] = {}
-    for container in _maps(spec, "initContainers"):
+    for container in mappings(spec, "initContainers"):
         asked = _asked(container, resources)
         if container.get("restartPolicy") == "Always":
             for name, count in asked.items():
@@ -245,7 +246,7 @@ def held(spec: Mapping[str, Any], resources: Collection[str] | None) -> dict[str
         else:
             for name, count in asked.items():
                 most[name] = max(most.get(name, 0), steady.get(name, 0) + count)
-    for container in _maps(spec, "containers"):
+    for container in mappings(spec, "containers"):
         for name, count in _asked(container, resources).items():
             steady[name] = steady.get(name, 0) + count
     return {
@@ -256,8 +257,8 @@ def held(spec: Mapping[str, Any], resources: Collection[str] | None) -> dict[str
 
 
 def _asked(container: Mapping[str, Any], resources: Collection[str] | None) -> dict[str, int]:
-    wanted = _map(container, "resources")
-    found = {**_map(wanted, "limits"), **_map(wanted, "requests")}
+    wanted = mapping(container, "resources")
+    found = {**mapping(wanted, "limits"), **mapping(wanted, "requests")}
     return {
         name: _count(amount)
         for name, amount in found.items()
@@ -267,26 +268,11 @@ def _asked(container: Mapping[str, Any], resources: Collection[str] | None) -> d
 
 def _conditions(status: Mapping[str, Any]) -> dict[str, Condition]:
     return {
-        _text(one, "type"): Condition(
-            one.get("status") == "True", _text(one, "reason"), _text(one, "message")[:1000]
+        text_of(one, "type"): Condition(
+            one.get("status") == "True", text_of(one, "reason"), text_of(one, "message")[:1000]
         )
-        for one in _maps(status, "conditions")
+        for one in mappings(status, "conditions")
     }
-
-
-def _map(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = found.get(name)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _maps(found: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = found.get(name)
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
-
-
-def _text(found: Mapping[str, Any], name: str) -> str:
-    value = found.get(name)
-    return value if isinstance(value, str) else ""
 
 
 def _count(amount: object) -> int:

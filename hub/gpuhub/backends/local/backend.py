@@ -8,42 +8,25 @@ in the same Python prefix as its owner's server, so that a kernel finds the same
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
 
-from gpuhub.backends.base import BackendError, DeviceOffer, Phase, PoolOffer, WorkerOrder, WorkerSeen
+from gpuhub.backends.base import BackendError, Gpu, Phase, PoolOffer, WorkerOrder, WorkerSeen, offered
 from gpulease.errors import GpuhubError
 from gpulease.models import Device
 from gpuspawner.launcher.accounts import Accounts
 from gpuspawner.launcher.client import LauncherClient
 from gpuspawner.launcher.protocol import ProcessSeen, UnitOrder, UnitSeen
-from gpuspawner.names import server_unit_id
+from gpuspawner.names import server_unit_id, worker_name
 
 FENCE_SECONDS = 60
 LIST_SECONDS = 0.5
 """How long one list of units answers for several devices' telemetry."""
 
 log = logging.getLogger(__name__)
-
-
-class Gpu(Protocol):
-    """What must be known of one GPU that works now (telemetry's inventory fits)."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def index(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def memory_bytes(self) -> int: ...
-    @property
-    def simulated(self) -> bool: ...
 
 
 GpuSource = Callable[[], Awaitable[Sequence[Gpu]]]
@@ -88,10 +71,7 @@ class LocalBackend:
                 memory_bytes=min(gpu.memory_bytes for gpu in gpus),
                 total=len(gpus),
                 simulated=gpus[0].simulated,
-                devices=tuple(
-                    DeviceOffer(gpu.id, gpu.index, gpu.name, gpu.memory_bytes, gpu.simulated)
-                    for gpu in sorted(gpus, key=lambda gpu: gpu.index)
-                ),
+                devices=tuple(offered(gpu) for gpu in sorted(gpus, key=lambda gpu: gpu.index)),
             )
             for title, gpus in by_name.items()
         )
@@ -205,11 +185,8 @@ class LocalBackend:
 
 
 def worker_unit_id(lease_id: str) -> str:
-    """Return the unit of a lease's worker: ``w-`` and 12 hexadecimal digits, of the id where it has them."""
-    digits = lease_id.replace("-", "")[:12]
-    if not re.fullmatch(r"[0-9a-f]{12}", digits):
-        digits = hashlib.sha256(lease_id.encode()).hexdigest()[:12]
-    return f"w-{digits}"
+    """Return the unit of a lease's worker."""
+    return worker_name("w-", lease_id)
 
 
 def pool_title(gpu: Gpu) -> str:
