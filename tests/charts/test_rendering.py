@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gpuhub.broker.settings import BrokerSettings, load_policy
+from gpuhub.broker.settings import load_policy
+from gpuhub.broker.site import BrokerSettings
 from gpuhub.settings import CullerSettings, HubSettings
 from gpuspawner import images
 from tests.charts.chart import CHART, ROOT, SITES, Render, RenderRefused, helm, site_options

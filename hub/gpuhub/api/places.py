@@ -17,8 +17,7 @@ from gpuhub.api.agents import Agents
 from gpuhub.backends.base import Backend
 from gpuhub.backends.local import LocalBackend
 from gpuhub.broker.leadership import Leadership
-from gpuhub.broker.settings import BrokerSettings
-from gpuhub.broker.site import LocalSettings
+from gpuhub.broker.site import BrokerSettings, LocalSettings
 from gpuhub.store.lock import DatabaseLock
 from gpuhub.telemetry.base import Telemetry
 from gpuhub.telemetry.sources import Machine

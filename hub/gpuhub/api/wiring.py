@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from gpuhub.api.places import Place, open_place
 from gpuhub.api.serving import serve
 from gpuhub.api.signin import SignIn
 from gpuhub.broker.assembly import Broker
-from gpuhub.broker.settings import BrokerSettings, PolicySettings, load_policy, load_settings
+from gpuhub.broker.leadership import Leadership
+from gpuhub.broker.settings import PolicySettings, load_policy
+from gpuhub.broker.site import BrokerSettings, load_settings
 from gpuhub.store import Store
 from gpuhub.telemetry.sampler import Sampler
 
@@ -68,7 +71,8 @@ async def run_broker(settings: BrokerSettings, policy: PolicySettings) -> None:
         listening = loop.create_task(
             serve(gate, settings.host, settings.port, stop=stop, closing=closing), name="listening"
         )
-        leading = loop.create_task(_lead(settings, policy, place, gate, signin, closing), name="leading")
+        serving = partial(_serve_leading, settings, policy, place, gate, signin, closing)
+        leading = loop.create_task(_lead(place.leadership, serving), name="leading")
         try:
             # `_lead` ends by trouble only; `serve` ends by trouble, or when it was told to.
             await asyncio.wait([listening, leading], return_when=asyncio.FIRST_COMPLETED)
@@ -85,18 +89,11 @@ async def run_broker(settings: BrokerSettings, policy: PolicySettings) -> None:
     log.info("the broker ends")
 
 
-async def _lead(
-    settings: BrokerSettings,
-    policy: PolicySettings,
-    place: Place,
-    gate: Gate,
-    signin: SignIn,
-    closing: asyncio.Event,
-) -> None:
+async def _lead(leadership: Leadership, serving: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Serve whenever this broker leads, until cancelled."""
     while True:
-        await place.leadership.acquire()
-        await _either(place.leadership.hold(), _serve_leading(settings, policy, place, gate, signin, closing))
+        await leadership.acquire()
+        await _either(leadership.hold(), serving())
 
 
 async def _either(hold: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]) -> None:

@@ -13,10 +13,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gpuhub.broker.site import BrokerSettings, in_words, load_settings
+from gpuhub.broker.site import in_words
 from gpuhub.core.rules import Rules
-
-__all__ = ["BrokerSettings", "GroupPolicy", "PolicySettings", "PoolPolicy", "load_policy", "load_settings"]
 
 NORMAL = "normal"
 

@@ -137,7 +137,7 @@ def _proxy(plan: Plan) -> ChildOrder:
 
 
 def _broker(plan: Plan) -> ChildOrder:
-    from gpuhub.broker.settings import BrokerSettings
+    from gpuhub.broker.site import BrokerSettings
 
     data, people = plan.data.path, plan.people
     settings = BrokerSettings.model_validate(

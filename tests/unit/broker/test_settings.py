@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from gpuhub.broker.settings import (
-    BrokerSettings,
     GroupPolicy,
     PolicySettings,
     PoolPolicy,
     describe_policy,
     load_policy,
-    load_settings,
 )
+from gpuhub.broker.site import BrokerSettings, load_settings
 
 BROKER = {
     "port": 8100,
