@@ -27,6 +27,7 @@ from ipykernel.debugger import Debugger, DebugpyClient, DebugpyMessageQueue
 from tornado.locks import Event
 
 from gpusession.kernels import debugadapter
+from gpusession.kernels.debugsession import refused
 
 BUSY_SECONDS = 5.0
 """How long a start of the debugger waits for the running cell; meanwhile the kernel hears no interrupt."""
@@ -228,19 +229,6 @@ class Line(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
-
-
-def refused(request: dict[str, Any], why: str) -> dict[str, Any]:
-    """Return the response to a request that failed."""
-    return {
-        "type": "response",
-        "seq": 0,
-        "request_seq": request.get("seq", 0),
-        "command": request.get("command", ""),
-        "success": False,
-        "message": why,
-        "body": {},
-    }
 
 
 def make_own_folder(folder: Path) -> None:

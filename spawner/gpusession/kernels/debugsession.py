@@ -33,15 +33,7 @@ class DebugSession:
         request = message.content()
         if request.get("command") == "debugInfo":
             return None  # asked of every kernel; starts nothing
-        return {
-            "type": "response",
-            "seq": 0,
-            "request_seq": request.get("seq", 0),
-            "command": request.get("command", ""),
-            "success": False,
-            "message": OFF,
-            "body": {},
-        }
+        return refused(request, OFF)
 
     def replied(self, message: Message) -> None:
         if message.type != "debug_reply":
@@ -60,3 +52,16 @@ class DebugSession:
         """The process is no more; return whether it was being debugged."""
         was, self.on = self.on, False
         return was
+
+
+def refused(request: dict[str, Any], why: str) -> dict[str, Any]:
+    """Return the response to a request that failed."""
+    return {
+        "type": "response",
+        "seq": 0,
+        "request_seq": request.get("seq", 0),
+        "command": request.get("command", ""),
+        "success": False,
+        "message": why,
+        "body": {},
+    }
