@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -151,6 +152,7 @@ def go() -> str:
     return found
 
 
+@functools.cache
 def _go_version() -> str:
     return subprocess.run(
         [go(), "env", "GOVERSION"], capture_output=True, text=True, check=True

@@ -25,6 +25,7 @@ from tests.cluster.controlplane import ControlPlane, running_control_plane
 from tests.cluster.images import archives
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.processes import DIE_WITH_PARENT
+from tests.cluster.release import USERS, Release
 
 FOLDER = Path(__file__).parent
 TEST_SECONDS = 600
@@ -65,6 +66,16 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     """Etcd, API server, controllers and scheduler on 127.0.0.1, without a node."""
     with running_control_plane(tmp_path_factory.mktemp("control-plane")) as plane:
         yield plane
+
+
+@pytest.fixture(scope="module")
+def gpuhub(cluster: Cluster) -> Iterator[Release]:
+    """gpuhub's chart, installed in the cluster; a module's workers go with it."""
+    release = Release(cluster)
+    release.install()
+    yield release
+    for name in release.workers():
+        cluster.kubectl("delete", "pod", name, "-n", USERS, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture

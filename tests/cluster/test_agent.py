@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.nvml.use import USE
@@ -27,15 +25,6 @@ def compute(seconds):
     while time.monotonic() < end:
         sum(range(10000))
 """
-
-
-@pytest.fixture(scope="module")
-def gpuhub(cluster: Cluster) -> Iterator[Release]:
-    release = Release(cluster)
-    release.install()
-    yield release
-    for name in release.workers():
-        cluster.kubectl("delete", "pod", name, "-n", USERS, "--wait=false", "--ignore-not-found")
 
 
 def report(gpuhub: Release) -> dict[str, Any]:

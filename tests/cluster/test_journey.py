@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.cluster.cluster import Cluster
 from tests.cluster.release import RELEASE, USERS, Release
 from tests.person import Person, Tab, eventually
 
@@ -15,15 +14,6 @@ SET = "import os, numpy as np\nfield = np.arange(1000.0)\nview = field[10:20]\nn
 SAME = "(np.shares_memory(field, view), view.sum().item(), names)"
 VALUE = "(True, 145.0, {'a': [1, 2]})"
 DEVICE = "os.environ['NVIDIA_VISIBLE_DEVICES']"
-
-
-@pytest.fixture(scope="module")
-def gpuhub(cluster: Cluster) -> Iterator[Release]:
-    release = Release(cluster)
-    release.install()
-    yield release
-    for name in release.workers():
-        cluster.kubectl("delete", "pod", name, "-n", USERS, "--wait=false", "--ignore-not-found")
 
 
 async def person(gpuhub: Release, name: str) -> AsyncIterator[Person]:

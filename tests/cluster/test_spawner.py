@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes_asyncio.config import kube_config
-from kubespawner import clients
 
 from gpuspawner.kube import GpuKubeSpawner
 from gpuspawner.refusals import Refusal
@@ -47,9 +45,6 @@ async def make(
 ) -> AsyncIterator[Make]:
     """Makes a spawner for the test's namespace, which is as strict as that of people's servers."""
     restrict(cluster, namespace)
-    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(cluster.kubeconfig))
-    clients.load_config.cache_clear()
 
     def made(traits: dict[str, Any] | None = None, **settings: Any) -> GpuKubeSpawner:
         known = {"namespace": namespace, "environments": ENVIRONMENTS, "sizes": [SIZE]} | settings
@@ -57,14 +52,8 @@ async def make(
         given = kube.settings(tmp_path, **known)
         return kube.spawner(given, cmd=SERVES, start_timeout=120, **(traits or {}))
 
-    yield made
-    await GpuKubeSpawner._stop_all_reflectors()
-    for client in list(clients._client_cache.values()):
-        await client.api_client.close()
-    clients._client_cache.clear()
-    for task in asyncio.all_tasks():
-        if "close_client_task" in repr(task.get_coro()):
-            task.cancel()
+    async with kube.spawning(cluster.kubeconfig, monkeypatch):
+        yield made
 
 
 def restrict(cluster: Cluster, namespace: str) -> None:

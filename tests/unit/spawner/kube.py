@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
+from kubernetes_asyncio.config import kube_config
+from kubespawner import clients
 from traitlets.config import Config
 
 from gpuhub.config import servers
@@ -114,3 +120,19 @@ async def chosen(made: GpuKubeSpawner, options: Any) -> GpuKubeSpawner:
 async def manifest(made: GpuKubeSpawner) -> dict[str, Any]:
     """The pod as it is sent to the cluster."""
     return await made.finish_pod(made, await made.get_pod_manifest())
+
+
+@asynccontextmanager
+async def spawning(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Let KubeSpawner use this cluster, and end what it leaves running."""
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
+    clients.load_config.cache_clear()
+    yield
+    await GpuKubeSpawner._stop_all_reflectors()
+    for client in list(clients._client_cache.values()):
+        await client.api_client.close()
+    clients._client_cache.clear()
+    for task in asyncio.all_tasks():
+        if "close_client_task" in repr(task.get_coro()):
+            task.cancel()
