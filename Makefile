@@ -125,13 +125,20 @@ lane-browser: .venv/.test install system vscode
 CLUSTER_PACKAGES := containerd runc containernetworking-plugins buildah mmdebstrap iptables nftables iproute2 \
 	busybox-static gcc libc6-dev
 
-.PHONY: cluster-system
-cluster-system:
-	@missing=$$(for package in $(CLUSTER_PACKAGES); do \
+# $(call root_packages,PACKAGES,SENTENCE): have Debian's packages; without root, say why it is wanted.
+define root_packages
+	@missing=$$(for package in $(1); do \
 		test "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed || echo $$package; done | tr '\n' ' '); \
-	if [ "$$(id -u)" != 0 ]; then echo "A Kubernetes node on this machine wants root (namespaces, mounts). Run make as root."; exit 1; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "$(2)"; exit 1; fi; \
 	if [ -n "$$missing" ]; then echo "==> Debian packages: $$missing"; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+endef
+ROOT_NODE = A Kubernetes node on this machine wants root (namespaces, mounts). Run make as root.
+ROOT_IMAGES = Building images without Docker wants root. Run make as root, or see images/README.md.
+
+.PHONY: cluster-system
+cluster-system:
+	$(call root_packages,$(CLUSTER_PACKAGES),$(ROOT_NODE))
 	@command -v go >/dev/null || test -x /usr/local/go/bin/go || { echo "The test cluster is built with Go 1.26 or newer: https://go.dev/dl/"; exit 1; }
 
 .PHONY: cluster-tools
@@ -147,7 +154,8 @@ cluster-down: ## End that Kubernetes; nothing of it is left
 	@$(BIN)/python -m tests.cluster down
 
 .PHONY: lane-charts lane-cluster
-lane-charts: .venv/.test .venv/.extension cluster-system image-system cluster-tools
+lane-charts: .venv/.test .venv/.extension
+	@$(BIN)/python -m tests.cluster.build etcd kubernetes helm kustomize
 	$(BIN)/pytest tests/charts
 
 lane-cluster: .venv/.test install system cluster-system image-system cluster-tools
@@ -160,11 +168,7 @@ IMAGE_PACKAGES := buildah skopeo zstd mmdebstrap
 
 .PHONY: image-system
 image-system:
-	@missing=$$(for package in $(IMAGE_PACKAGES); do \
-		test "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed || echo $$package; done | tr '\n' ' '); \
-	if [ "$$(id -u)" != 0 ]; then echo "Building images without Docker wants root. Run make as root, or see images/README.md."; exit 1; fi; \
-	if [ -n "$$missing" ]; then echo "==> Debian packages: $$missing"; \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	$(call root_packages,$(IMAGE_PACKAGES),$(ROOT_IMAGES))
 
 .PHONY: images image-pytorch image-tensorflow
 images: .venv/.extension .venv/.test image-system ## Build the images of the hub and of servers, as OCI archives, without a registry

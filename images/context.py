@@ -30,6 +30,8 @@ EXTRAS = {"hub": ("hub",), "base": ("session", "science")}
 MORE = {"hub": (), "base": ("jupyterhub",)}  # a server signs people in at the hub with its client side
 RECIPES = ("pytorch", "tensorflow")
 NAMES = ("hub", "base", *RECIPES)
+FRAMEWORK = "framework"
+"""The folder that all recipes are built from: they differ in their packages alone."""
 EXTENSION_PARTS = (
     "jupyterlab_gpuhub",
     "LICENSE",
@@ -65,11 +67,11 @@ def write(name: str, folder: Path, cache: Path) -> None:
     """Make the context of image ``name`` in ``folder`` (emptied first). Raises `CannotBuild`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copy(IMAGES / name / "Dockerfile", folder)
+    shutil.copy(IMAGES / (FRAMEWORK if name in RECIPES else name) / "Dockerfile", folder)
     shutil.copy(ROOT / "constraints.txt", folder)
     if name in RECIPES:
         (folder / "requirements.txt").write_text(lines(recipe(name)))
-        pins = IMAGES / name / "constraints.txt"
+        pins = IMAGES / FRAMEWORK / f"{name}-constraints.txt"
         if pins.exists():
             with (folder / "constraints.txt").open("a") as whole:
                 whole.write(pins.read_text())
