@@ -136,7 +136,7 @@ class KernelSnapshotsResource(Resource):
     @_answers
     async def get(self, kernel_id: str) -> None:
         status = await self.session.call(self.session.kernel_status(kernel_id))
-        found = await self.session.call(self.session.list_snapshots())
+        found = await self.session.call(self.session.states.list())
         self.answer(
             SnapshotList(
                 snapshots=[
@@ -150,20 +150,20 @@ class KernelSnapshotsResource(Resource):
     @_answers
     async def post(self, kernel_id: str) -> None:
         wish = self.body(SnapshotRequest)
-        work = self.session.save(kernel_id, consent=wish.left == "accept")
+        work = self.session.states.save(kernel_id, consent=wish.left == "accept")
         self.answer(await self.session.call(work), 201)
 
 
 class SnapshotsResource(Resource):
     @_answers
     async def get(self) -> None:
-        self.answer(SnapshotList(snapshots=await self.session.call(self.session.list_snapshots())))
+        self.answer(SnapshotList(snapshots=await self.session.call(self.session.states.list())))
 
 
 class SnapshotResource(Resource):
     @_answers
     async def delete(self, snapshot_id: str) -> None:
-        await self.session.call(self.session.delete_snapshot(snapshot_id))
+        await self.session.call(self.session.states.delete(snapshot_id))
         self.answer(None)
 
 
@@ -171,7 +171,9 @@ class RestoreResource(Resource):
     @_answers
     async def post(self, kernel_id: str) -> None:
         wish = self.body(RestoreRequest)
-        self.answer(await self.session.call(self.session.restore(kernel_id, wish.snapshot, wish.names)))
+        self.answer(
+            await self.session.call(self.session.states.restore(kernel_id, wish.snapshot, wish.names))
+        )
 
 
 class NoticeResource(Resource):

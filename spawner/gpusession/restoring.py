@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -31,7 +31,7 @@ START_ATTEMPTS = 3
 class Saved(Protocol):
     """Where snapshots are read from (`gpusession.state`)."""
 
-    async def of_kernel(self, kernel_id: str, since: datetime) -> list[SnapshotInfo]:
+    async def of_kernel(self, kernel_id: str, since: datetime) -> Sequence[SnapshotInfo]:
         """Complete ones, newest first."""
 
 

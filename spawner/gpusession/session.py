@@ -11,11 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from gpulease import errors
 from gpulease.models import Acknowledge, KernelReturn, Lease, UsageSeries
@@ -23,8 +22,6 @@ from gpulease.session import (
     CommandStatus,
     KernelStatus,
     MoveStep,
-    RestoreResult,
-    SnapshotInfo,
     Status,
 )
 from gpulease.states import LeaseState
@@ -45,33 +42,15 @@ from gpusession.lastsave import save_all
 from gpusession.leases import Connect, KeyPair, LeaseKeeper
 from gpusession.lending import Lending
 from gpusession.notices import WHY
-from gpusession.offers import Offers
 from gpusession.ownloop import OwnLoop
 from gpusession.restoring import Recovery
+from gpusession.savedstates import SavedStates, Store
 
 log = logging.getLogger(__name__)
 
 FENCE_MARGIN_SECONDS = 5.0
 LINK_NEWS_SECONDS = 1.0
 """A kernel's end on the worker may be the worker's end: wait this long for the news of its link."""
-
-
-class Store(Protocol):
-    """The snapshots on the person's own storage (`gpusession.state.store`)."""
-
-    folder: Path
-
-    def list(self) -> list[SnapshotInfo]:
-        """Newest first; damaged ones with ``complete`` False. Reads files: call it off the loop."""
-
-    def delete(self, snapshot_id: str) -> None:
-        """Raises NotFound."""
-
-    def prune(self) -> Sequence[str]:
-        """Delete what exceeds the person's limits, never a notebook's newest; return the ids."""
-
-    def total_bytes(self) -> int:
-        """What all of them take on the storage; what several share counts once."""
 
 
 @dataclass
@@ -113,10 +92,9 @@ class Session(OwnLoop):
         self.commands: dict[str, CommandStatus] = {}
         self._at_work: set[str] = set()
         self.last_activity = parts.now()
-        self._offers = Offers(self.snapshots)
+        self.states = SavedStates(parts.store, self.kernels, lambda: self._touch(""))
         self._stopping: set[str] = set()
         self._closing = False
-        self._snapshots_bytes = 0
         self._changes = Changes(self.status, self.spawn)
 
     # --- beginning and end
@@ -128,7 +106,7 @@ class Session(OwnLoop):
         self.spawn(self.keeper.run(), "follow")
         self.spawn(self._hint_cells(), "cells")
         self.spawn(self._changes.follow(self._busy, self._parts.busy_look_seconds), "busy")
-        self.spawn(self._measure(), "measure")
+        self.spawn(self.states.measure(), "measure")
 
     async def finish(self) -> None:
         """End all that was begun. Kernels are not ended by this."""
@@ -152,7 +130,7 @@ class Session(OwnLoop):
         self._ending = Ending(
             lambda: list(self.kernels.values()), self.keeper.acknowledge, parts.now, self._leave_first
         )
-        self._recovery = Recovery(self, self.server_place, self._fenced, parts.now, parts.make_id)
+        self._recovery = Recovery(self.states, self.server_place, self._fenced, parts.now, parts.make_id)
 
     # --- what kernels need (kernel.Surroundings)
 
@@ -180,7 +158,7 @@ class Session(OwnLoop):
 
     def moved(self, kernel: Kernel, done: Done, asked: bool) -> None:
         if done.switched:
-            self.spawn(self._measure(), "measure")
+            self.spawn(self.states.measure(), "measure")
         if not asked:
             return
         shown = kernel.status().move
@@ -266,6 +244,10 @@ class Session(OwnLoop):
             kernel.last_verdict = []
         self._touch(kernel_id)
 
+    async def _offer(self, kernel: Kernel) -> None:
+        if await self.states.offer(kernel):
+            self._touch(kernel.id)
+
     async def closed(self, kernel_id: str) -> None:
         kernel = self.kernels.get(kernel_id)
         if kernel is None:
@@ -275,8 +257,7 @@ class Session(OwnLoop):
         del self.kernels[kernel_id]
         self._stopping.discard(kernel_id)
         if not self._closing:
-            own = [one.id for one in await self.list_snapshots() if one.kernel == kernel_id]
-            self._offers.settle(own)
+            await self.states.settle_kernel(kernel_id)
             self.lending.release_if_unused()
         self._touch("")
 
@@ -393,70 +374,9 @@ class Session(OwnLoop):
             if one.id == notice_id and one.kind == "restore-offer"
         ]
         kernel.notices.dismiss(notice_id)
-        self._offers.settle(one for one in offered if one)
+        self.states.settle([one for one in offered if one])
         self._touch(kernel_id)
         return kernel.status()
-
-    # --- snapshots
-
-    async def list_snapshots(self) -> list[SnapshotInfo]:
-        return await asyncio.to_thread(self._parts.store.list)
-
-    async def of_kernel(self, kernel_id: str, since: datetime) -> list[SnapshotInfo]:
-        found = [
-            one
-            for one in await self.list_snapshots()
-            if one.kernel == kernel_id and one.complete and one.created_at >= since
-        ]
-        return sorted(found, key=lambda one: one.created_at, reverse=True)
-
-    async def snapshot(self, snapshot_id: str) -> SnapshotInfo:
-        """Raises NotFound."""
-        for one in await self.list_snapshots():
-            if one.id == snapshot_id:
-                return one
-        raise errors.NotFound("This saved state is not there any more.")
-
-    async def save(self, kernel_id: str, *, consent: bool = True) -> SnapshotInfo:
-        saved = await self.kernel(kernel_id).save("manual", "all" if consent else "none")
-        await self._measure()
-        return await self.snapshot(str(saved["snapshot"]))
-
-    async def restore(self, kernel_id: str, snapshot_id: str, names: list[str] | None) -> RestoreResult:
-        kernel = self.kernel(kernel_id)
-        info = await self.snapshot(snapshot_id)
-        if not info.complete:
-            raise errors.SnapshotUnusable(info.problem or "This saved state is damaged or unfinished.")
-        result = await kernel.restore(snapshot_id, names)
-        self._offers.settle([snapshot_id], [one.id for one in await self.list_snapshots()])
-        return result
-
-    async def delete_snapshot(self, snapshot_id: str) -> None:
-        await asyncio.to_thread(self._parts.store.delete, snapshot_id)
-        await self._measure()
-
-    async def _measure(self) -> None:
-        """After a save: make room, and count what is there."""
-        await asyncio.to_thread(self._parts.store.prune)
-        self._snapshots_bytes = await asyncio.to_thread(self._parts.store.total_bytes)
-        self._touch("")
-
-    async def _offer(self, kernel: Kernel) -> None:
-        """Look for a saved state that a fresh kernel of this notebook should offer."""
-        if not kernel.carries_state:
-            return
-        notebook = None
-        for wait_seconds in (0.0, 0.2, 0.5, 1.0, 2.0):
-            # Jupyter ties a kernel to its notebook only after the kernel has started.
-            await asyncio.sleep(wait_seconds)
-            notebook = await kernel.find_notebook()
-            if notebook:
-                break
-        if notebook:
-            found = self._offers.newest(await self.list_snapshots(), notebook, self.kernels)
-            if found is not None:
-                kernel.notices.offer(found)
-                self._touch(kernel.id)
 
     # --- everything at once
 
@@ -472,7 +392,7 @@ class Session(OwnLoop):
             quotas=keeper.quotas,
             policy=keeper.policy,
             broker=keeper.state,
-            snapshots_bytes=self._snapshots_bytes,
+            snapshots_bytes=self.states.total_bytes,
         )
 
     def subscribe(self, put: Put) -> Callable[[], None]:

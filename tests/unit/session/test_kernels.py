@@ -38,7 +38,7 @@ async def test_a_kernel_without_our_agent_is_movable_as_a_fresh_start(desk: Desk
 async def test_a_renamed_notebook_is_known_by_its_new_name(desk: Desk) -> None:
     await desk.open(x=1)
     desk.notebooks["k1"] = "renamed.ipynb"
-    saved = await desk.session.save("k1")
+    saved = await desk.session.states.save("k1")
     assert saved.notebook == "renamed.ipynb"
     del desk.notebooks["k1"]
     assert (await desk.session.kernel_status("k1")).notebook == "renamed.ipynb"
@@ -46,10 +46,10 @@ async def test_a_renamed_notebook_is_known_by_its_new_name(desk: Desk) -> None:
 
 async def test_saving_and_restoring_by_hand(desk: Desk) -> None:
     kernel, endpoint = await desk.open(x=1)
-    saved = await desk.session.save("k1")
+    saved = await desk.session.states.save("k1")
     assert saved.reason == "manual"
     process_of(endpoint).names["x"] = 2
-    result = await desk.session.restore("k1", saved.id, None)
+    result = await desk.session.states.restore("k1", saved.id, None)
     assert process_of(endpoint).names == {"x": 1}
     assert [(one.name, one.verdict) for one in result.verdicts] == [("x", "kept")]
     assert kernel.last_verdict == result.verdicts
@@ -58,10 +58,10 @@ async def test_saving_and_restoring_by_hand(desk: Desk) -> None:
 async def test_a_save_without_consent_refuses_to_leave_anything(desk: Desk) -> None:
     await desk.open(x=1, log="FILE")
     with pytest.raises(errors.LeftNeedsConsent) as refused:
-        await desk.session.save("k1", consent=False)
+        await desk.session.states.save("k1", consent=False)
     assert [one["name"] for one in refused.value.details["verdicts"]] == ["x", "log"]
     assert not desk.disk.infos
-    assert (await desk.session.save("k1", consent=True)).left == 1
+    assert (await desk.session.states.save("k1", consent=True)).left == 1
 
 
 @pytest.mark.parametrize(
@@ -78,25 +78,25 @@ async def test_what_the_agent_refuses_reaches_the_person_as_it_is(
     await desk.open(x=1)
     desk.faults.fail["save"] = error
     with pytest.raises(expected):
-        await desk.session.save("k1")
+        await desk.session.states.save("k1")
 
 
 async def test_the_hint_of_what_the_agent_refuses_comes_along(desk: Desk) -> None:
     await desk.open(x=1)
     desk.faults.fail["save"] = AgentError("storage-full", "No room.", hint="Delete old saved states.")
     with pytest.raises(errors.StorageFull) as refused:
-        await desk.session.save("k1")
+        await desk.session.states.save("k1")
     assert refused.value.hint == "Delete old saved states."
     desk.faults.fail["save"] = AgentError("storage-full", "No room.")
     with pytest.raises(errors.StorageFull) as refused:
-        await desk.session.save("k1")
+        await desk.session.states.save("k1")
     assert refused.value.hint == errors.StorageFull("").hint
 
 
 async def test_a_kernel_that_dies_during_a_save_is_said_to_have_ended(desk: Desk) -> None:
     _, endpoint = await desk.open(x=1)
     desk.faults.hang.add("save")
-    saving = asyncio.create_task(desk.session.save("k1"))
+    saving = asyncio.create_task(desk.session.states.save("k1"))
     await desk.faults.until("save")
     desk.session.stopping("k1")
     process_of(endpoint).end(-9)
@@ -106,14 +106,14 @@ async def test_a_kernel_that_dies_during_a_save_is_said_to_have_ended(desk: Desk
 
 async def test_while_it_moves_nothing_else_happens_to_it(desk: Desk) -> None:
     await desk.open(x=1)
-    saved = await desk.session.save("k1")
+    saved = await desk.session.states.save("k1")
     desk.faults.hang.add("check")
     await desk.session.ask("k1", "worker")
     await desk.faults.until("check")
     with pytest.raises(errors.MoveInProgress):
-        await desk.session.save("k1")
+        await desk.session.states.save("k1")
     with pytest.raises(errors.MoveInProgress):
-        await desk.session.restore("k1", saved.id, None)
+        await desk.session.states.restore("k1", saved.id, None)
     assert desk.session.settling("k1")
     desk.faults.resume()
     await desk.settled()
@@ -128,19 +128,19 @@ async def test_what_is_not_there_is_said_so(desk: Desk) -> None:
     with pytest.raises(errors.NotFound):
         await desk.session.cancel("k1")
     with pytest.raises(errors.NotFound):
-        await desk.session.restore("k1", "nope", None)
+        await desk.session.states.restore("k1", "nope", None)
     with pytest.raises(errors.NotFound):
         await desk.session.dismiss("k1", "nope")
     with pytest.raises(errors.NotFound):
-        await desk.session.delete_snapshot("nope")
+        await desk.session.states.delete("nope")
 
 
 async def test_a_damaged_snapshot_is_not_loaded(desk: Desk) -> None:
     _, endpoint = await desk.open(x=1)
-    saved = await desk.session.save("k1")
+    saved = await desk.session.states.save("k1")
     desk.disk.infos[saved.id] = saved.model_copy(update={"complete": False, "problem": "A file is missing."})
     with pytest.raises(errors.SnapshotUnusable, match="A file is missing"):
-        await desk.session.restore("k1", saved.id, None)
+        await desk.session.states.restore("k1", saved.id, None)
     assert process_of(endpoint).names == {"x": 1}
 
 
@@ -171,7 +171,7 @@ async def test_a_fresh_kernel_offers_what_the_notebook_last_saved(desk: Desk) ->
     left_behind(desk.disk, "other.ipynb", age_seconds=1)
     _, endpoint = await desk.open()
     assert await offered(desk) == newest
-    await desk.session.restore("k1", newest, None)
+    await desk.session.states.restore("k1", newest, None)
     assert process_of(endpoint).names == {"x": 7}
     assert not desk.session.kernel("k1").notices.list()
 
@@ -184,9 +184,9 @@ async def test_a_settled_state_is_not_offered_again(desk: Desk, how: str) -> Non
     if how == "dismissed":
         await desk.session.dismiss("k1", desk.session.kernel("k1").notices.list()[0].id)
     elif how == "restored":
-        await desk.session.restore("k1", snapshot, None)
+        await desk.session.states.restore("k1", snapshot, None)
     else:
-        await desk.session.save("k1")
+        await desk.session.states.save("k1")
         await desk.session.closed("k1")
     if how != "shut down":
         await desk.session.closed("k1")
@@ -198,7 +198,7 @@ async def test_a_settled_state_is_not_offered_again(desk: Desk, how: str) -> Non
 
 async def test_what_a_living_kernel_saved_is_not_offered_to_another(desk: Desk) -> None:
     await desk.open("k1", x=1)
-    await desk.session.save("k1")
+    await desk.session.states.save("k1")
     desk.notebooks["k2"] = "k1.ipynb"
     await desk.open("k2")
     assert await offered(desk, "k2") is None
@@ -248,7 +248,7 @@ async def test_followers_hear_when_a_kernel_begins_and_ends_to_run_something(des
 
 async def test_the_whole_status_adds_up(desk: Desk) -> None:
     await desk.open(x=1)
-    await desk.session.save("k1")
+    await desk.session.states.save("k1")
     await desk.flip("worker")
     await asyncio.sleep(0.1)
     status = await desk.session.status()
