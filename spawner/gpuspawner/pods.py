@@ -9,6 +9,7 @@ passes Pod Security ``restricted``. What the server pod lacks is an `UnfitServer
 from __future__ import annotations
 
 import base64
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FORBIDDEN_PLACES = ("/proc", "/sys", "/dev", RUN)
+_OWN_VOLUMES = frozenset({"gpuhub-run", "gpuhub-keys", "gpuhub-shm"})
 
 
 class UnfitServer(Exception):
@@ -266,7 +268,9 @@ def _pull_secrets(spec: Mapping[str, Any]) -> list[dict[str, str]]:
 def _account(spec: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in ("runAsUser", "runAsGroup"):
-        value = mapping(container, "securityContext").get(name, mapping(spec, "securityContext").get(name))
+        value = mapping(container, "securityContext").get(name)
+        if value is None:
+            value = mapping(spec, "securityContext").get(name)
         if value is None:
             continue  # the image's own account; runAsNonRoot sees to it that it is not root's
         if not _is_id(value) or (name == "runAsUser" and value == 0):
@@ -306,7 +310,12 @@ def _homes(
             continue
         claim = mapping(volume, "persistentVolumeClaim")
         claim_name = claim.get("claimName")
-        if not isinstance(claim_name, str) or not _NAME.fullmatch(claim_name) or not _NAME.fullmatch(name):
+        if (
+            not isinstance(claim_name, str)
+            or not _NAME.fullmatch(claim_name)
+            or not _NAME.fullmatch(name)
+            or name in _OWN_VOLUMES
+        ):
             raise UnfitServer("Your home folder cannot be told from your server.")
         claims[name] = {
             "name": name,
@@ -327,10 +336,10 @@ def _mount(name: str, mount: Mapping[str, Any]) -> dict[str, Any]:
     if (
         not isinstance(where, str)
         or not where.startswith("/")
-        or where.rstrip("/") == ""
         or ":" in where
         or ".." in where.split("/")
-        or any(where.rstrip("/") == one or where.startswith(f"{one}/") for one in _FORBIDDEN_PLACES)
+        or (plain := "/" + posixpath.normpath(where).lstrip("/")) == "/"  # "//proc" is /proc too
+        or any(plain == one or plain.startswith(f"{one}/") for one in _FORBIDDEN_PLACES)
     ):
         raise UnfitServer("A folder of your server lies where a worker cannot have it.")
     if (

@@ -46,7 +46,7 @@ class LeaseLeader:
 
     async def acquire(self) -> None:
         told = False
-        while not await self._try():
+        while not await self.attempt():
             if not told:
                 told = True
                 log.warning("another broker leads; waiting (lease %s/%s)", self._namespace, self._name)
@@ -57,7 +57,7 @@ class LeaseLeader:
         pause = RENEW_SECONDS
         while self.leads():
             await asyncio.sleep(pause)
-            pause = RENEW_SECONDS if await self._try() else RETRY_SECONDS / 2
+            pause = RENEW_SECONDS if await self.attempt() else RETRY_SECONDS / 2
         self._renewed_at = None
         log.error("this broker does not lead any more")
 
@@ -74,7 +74,7 @@ class LeaseLeader:
         except (ApiError, TimeoutError) as error:
             log.info("the leader's Lease was not handed on; it expires by itself: %s", error)
 
-    async def _try(self) -> bool:
+    async def attempt(self) -> bool:
         """Take or renew the Lease if it is free or ours."""
         began = self._clock()
         try:
