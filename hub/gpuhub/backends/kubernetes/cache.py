@@ -53,10 +53,13 @@ class Cache(Generic[T]):
         on_gone: Callable[[Key, T], None] | None = None,
         clock: Callable[[], float],
         random: Callable[[], float],
+        watch_seconds: int = WATCH_SECONDS,
+        first_pause_seconds: float = FIRST_PAUSE_SECONDS,
     ) -> None:
         self._api, self._kind, self._namespace = api, kind, namespace
         self._labels, self._fields, self._keep, self._on_gone = labels, fields, keep, on_gone
         self._clock, self._random = clock, random
+        self._watch_seconds, self._first_pause_seconds = watch_seconds, first_pause_seconds
         self._items: dict[Key, T] = {}
         self._versions: dict[Key, int] = {}
         self._version = ""
@@ -127,7 +130,7 @@ class Cache(Generic[T]):
             log.warning("%s cannot be listened to (%d): %s", self._kind.plural, failures, error)
 
     def _pause(self, failures: int) -> float:
-        longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 10))
+        longest = min(LONGEST_PAUSE_SECONDS, self._first_pause_seconds * 2.0 ** min(failures - 1, 10))
         return float(longest * (0.5 + 0.5 * self._random()))
 
     async def _list(self) -> None:
@@ -174,7 +177,7 @@ class Cache(Generic[T]):
             labels=self._labels,
             fields=self._fields,
             version=self._version,
-            seconds=WATCH_SECONDS,
+            seconds=self._watch_seconds,
         )
         async for change in stream:
             self._in_touch_at = self._clock()

@@ -7,14 +7,36 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([eE][0-9]+|m|k|[KMGTPE]i?)?")
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
-Label = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Resource = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9.]*/[A-Za-z0-9][-A-Za-z0-9_.]*$", max_length=253)]
+
+
+def _form(pattern: str, longest: int, said: str) -> tuple[Any, BeforeValidator]:
+    """What a text must look like: as a sentence for people, and as a pattern for the chart's schema."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and (len(value) > longest or not re.fullmatch(pattern, value)):
+            raise ValueError(f"{value[:80]!r} is no {said}")
+        return value
+
+    return Field(pattern=f"^{pattern}$", max_length=longest), BeforeValidator(check)
+
+
+_SMALL = "small letters, digits and -"
+Name = Annotated[
+    str,
+    *_form(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", 253, f"name of an object ({_SMALL} and ., at most 253)"),
+]
+Label = Annotated[
+    str, *_form(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", 63, f"name ({_SMALL}, at most 63 characters)")
+]
+Resource = Annotated[
+    str,
+    *_form(r"[a-z0-9][-a-z0-9.]*/[A-Za-z0-9][-A-Za-z0-9_.]*", 253, "name of a resource, like nvidia.com/gpu"),
+]
 OURS = ("GPUHUB_", "NVIDIA_", "CUDA_", "LD_")
 """Beginnings of variables' names that nobody sets for a worker: the lease and the device plugin do."""
 RESERVED = frozenset({"cpu", "memory", "ephemeral-storage"})
