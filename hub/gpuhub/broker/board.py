@@ -233,12 +233,24 @@ class Board:
                 frozenset(process.pid for process in sample.processes),
                 sum(process.memory_bytes for process in sample.processes),
             )
-        for silence in self.silences.values():
-            silence.feed(at, looks)
+        for lease_id, silence in self.silences.items():
+            if self._confirmed(lease_id, silence.device_ids):
+                silence.feed(at, looks)
+
+    def _confirmed(self, lease_id: str, device_ids: tuple[str, ...]) -> bool:
+        """Whether the place itself says now that the lease's worker has these GPUs.
+
+        On a cluster the agent of the worker's own node says so: what another node tells of a GPU that is
+        not its own is nothing to judge anybody by.
+        """
+        worker = self.workers.get(lease_id)
+        return worker is not None and set(worker.device_ids) == set(device_ids)
 
     def fresh_samples(self, record: LeaseRecord) -> list[Sample]:
         """Return the last sample of each of a lease's GPUs; empty when one of them is unknown."""
         at = self._clock.monotonic()
+        if not self._confirmed(record.id, record.device_ids):
+            return []
         found = [
             self._samples[device][1]
             for device in record.device_ids

@@ -234,6 +234,8 @@ def _should_end(
     if first.reason is not warned.reason and first.in_seconds < (held.warned_in_seconds or 0.0) - 1.0:
         return Warn(record.id, _warned(first, held, now))
     if held.warned_in_seconds is not None and held.warned_in_seconds <= 0:
+        if warned.reason is EndReason.IDLE and idle_in is not None and idle_in > 0:
+            return None  # the samples do not reach to the end of the warning yet: it may just be used again
         return End(record.id, warned.reason, now + timedelta(seconds=ending_seconds(held)))
     return None
 

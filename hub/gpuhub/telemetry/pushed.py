@@ -1,14 +1,15 @@
 """Telemetry that agents of nodes push: the broker's memory of what each node said last.
 
-Promises: what an agent says counts for its own node only, and a device belongs to the node that named it
-first while that one is alive; what is old says nothing (no sample, no allocation); use between two looks
-of the sampler is never lost; memory is bounded by the nodes that are alive. Times of nodes never count.
+Promises: what an agent says counts for its own node only. A device belongs to the node that has named it
+alone for a minute, while that one is alive; of one that two nodes name before (one of them lies) nothing
+is known. What is old says nothing (no sample, no allocation); use between two looks of the sampler is
+never lost; memory is bounded by the nodes that are alive. Times of nodes never count.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from gpuhub.telemetry.base import Device, ProcessSample, Sample, whole
@@ -18,6 +19,9 @@ FRESH_SECONDS = 15.0
 """An older look says nothing about now: three pushes of an agent have failed."""
 ALIVE_SECONDS = 60.0
 """A node that is silent for longer has lost its devices to whoever names them next."""
+SETTLED_SECONDS = 60.0
+"""A device is its node's own when no other one has named it for so long. After a restart of the broker the
+first word may be a liar's: the true node speaks within a few pushes."""
 MAX_DEVICES_EVER = 512
 """Of one node while it lives: parts get new UUIDs each time that a GPU is divided anew."""
 
@@ -33,6 +37,18 @@ class _Heard:
     last: Sample
     total_percent: float
     count: int = 1
+
+
+@dataclass
+class _Owner:
+    """Whose a device is."""
+
+    node: str
+    since: float
+    """When it began to be named by that node alone."""
+    named_at: float
+    rivals: dict[str, float] = field(default_factory=dict)
+    """Other nodes that name it, and when they did last."""
 
 
 @dataclass
@@ -54,19 +70,21 @@ class PushedTelemetry:
     ) -> None:
         self._clock, self._stopwatch = clock, stopwatch
         self._nodes: dict[str, _Node] = {}
-        self._owners: dict[str, str] = {}
+        self._owners: dict[str, _Owner] = {}
+        self._contested: set[str] = set()
+        """Devices whose owner has rivals."""
 
     def take(self, node: str, report: NodeReport) -> str | None:
-        """Take what a node's agent says. Returns its problem where that is news. Raises `ForeignDevice`.
+        """Take what a node's agent says. Returns what is wrong, where that is news. Raises `ForeignDevice`.
 
-        A report that names a foreign device counts for nothing at all.
+        A report that names a device which is another node's counts for nothing at all.
         """
         now = self._stopwatch()
         self._bury(now)
         named = report.named()
         for device in sorted(named):
-            owner = self._owners.get(device, node)
-            if owner != node:
+            owner = self._owners.get(device)
+            if owner is not None and owner.node != node and self._settled(owner, now):
                 raise ForeignDevice(f"the device {device} belongs to another node")
         known = self._nodes.get(node)
         devices = ({} if known is None else known.devices) | {one.id: one for one in report.devices}
@@ -75,7 +93,7 @@ class PushedTelemetry:
         if known is None:
             known = self._nodes[node] = _Node(now)
         known.at, known.devices = now, devices
-        self._owners.update(dict.fromkeys(named, node))
+        disputed = self._claim(node, named, now)
         known.pods = None
         if report.allocations is not None:
             known.pods = {(pod.namespace, pod.pod): tuple(pod.devices) for pod in report.allocations}
@@ -84,9 +102,32 @@ class PushedTelemetry:
             if look.age_seconds <= FRESH_SECONDS:
                 for sample in look.samples:
                     self._hear(known, sample, received - look.age_seconds)
-        news = report.problem if report.problem != known.problem else None
-        known.problem = report.problem
+        problem = " ".join(filter(None, (report.problem, disputed))) or None
+        news = problem if problem != known.problem else None
+        known.problem = problem
         return news
+
+    @staticmethod
+    def _settled(owner: _Owner, now: float) -> bool:
+        return not owner.rivals and now - owner.since >= SETTLED_SECONDS
+
+    def _claim(self, node: str, named: Collection[str], now: float) -> str | None:
+        """Note whose devices these are. Returns a sentence where another node names one too."""
+        disputes = set()
+        for device in sorted(named):
+            owner = self._owners.setdefault(device, _Owner(node, now, now))
+            if owner.node == node:
+                owner.named_at = now
+            else:
+                owner.rivals[node] = now
+            if owner.rivals:
+                owner.since = now
+                self._contested.add(device)
+                disputes.add(f"{device} ({', '.join(sorted({owner.node, *owner.rivals}))})")
+        if not disputes:
+            return None
+        named_twice = "; ".join(sorted(disputes)[:4])
+        return f"Several nodes name the same GPU, so nothing is known of it: {named_twice}."
 
     async def sample(self) -> Sequence[Sample]:
         """Return what came since the last call, one sample per device; nothing is told twice.
@@ -99,7 +140,7 @@ class PushedTelemetry:
         found = []
         for node in self._nodes.values():
             if now - node.at <= FRESH_SECONDS:
-                found += [_folded(heard) for heard in node.heard.values()]
+                found += [_folded(heard) for name, heard in node.heard.items() if not self._disputed(name)]
             node.heard.clear()
         return found
 
@@ -111,16 +152,30 @@ class PushedTelemetry:
         found = []
         for device_id in known.pods.get((namespace, pod), ()):
             device = known.devices.get(whole(device_id))
-            if device is None:
-                return None  # allocated, but the driver has not named it yet
+            if device is None or self._disputed(device_id):
+                return None  # allocated, but the driver has not named it yet, or not it alone
             found.append(Device(device_id, device.index, device.name, device.memory_bytes, device.simulated))
         return tuple(found)
 
+    def _disputed(self, device_id: str) -> bool:
+        return whole(device_id) in self._contested
+
     def _bury(self, now: float) -> None:
-        for name in [name for name, node in self._nodes.items() if now - node.at > ALIVE_SECONDS]:
+        gone = {name for name, node in self._nodes.items() if now - node.at > ALIVE_SECONDS}
+        for name in gone:
             del self._nodes[name]
-            for device in [device for device, owner in self._owners.items() if owner == name]:
+        for device in list(self._owners if gone else self._contested):
+            owner = self._owners[device]
+            for rival, at in list(owner.rivals.items()):
+                if rival in gone or now - at > ALIVE_SECONDS:
+                    del owner.rivals[rival]
+            if owner.rivals and (owner.node in gone or now - owner.named_at > ALIVE_SECONDS):
+                heir = min(owner.rivals)
+                self._owners[device] = owner = _Owner(heir, now, owner.rivals.pop(heir), owner.rivals)
+            elif owner.node in gone:
                 del self._owners[device]
+            if not owner.rivals:
+                self._contested.discard(device)
 
     def _hear(self, node: _Node, said: SampleReport, at: float) -> None:
         device = node.devices.get(whole(said.device))

@@ -73,6 +73,39 @@ def test_a_worker_that_is_not_ready_in_time_ends_the_lease() -> None:
     assert "300 seconds" in end.message
 
 
+def test_a_worker_that_waits_for_room_is_not_failing_however_long_it_takes() -> None:
+    waits = WorkerNow("starting", message="It waits for a free GPU in the cluster.", waiting=True)
+    assert decided(starting(worker=waits, told_key=KEY, since_key_seconds=90_000.0)) is None
+
+
+def test_a_worker_that_waits_hears_of_its_servers_new_key() -> None:
+    waits = WorkerNow("starting", waiting=True)
+    held = starting(worker=waits, told_key="ssh-ed25519 old", since_key_seconds=90_000.0)
+    assert decided(held) == StartWorker(held.record.id)
+
+
+def test_a_worker_that_waits_ends_with_its_server() -> None:
+    held = starting(worker=WorkerNow("starting", waiting=True), told_key=KEY, server_gone=True)
+    assert decided(held) == End(held.record.id, EndReason.SERVER_STOPPED, NOW)
+
+
+def test_a_worker_that_waits_is_stopped_when_the_lease_is_given_back() -> None:
+    held = ending(worker=WorkerNow("starting", waiting=True), observed=Observed.GRANTED, acknowledged_at=NOW)
+    assert decided(held) == StopWorker(held.record.id, 60)
+
+
+def test_a_start_that_was_refused_for_too_long_ends_with_the_places_own_words() -> None:
+    held = starting(refusal="The cluster's limit of GPUs for this hub is used up.", since_key_seconds=301.0)
+    end = decided(held)
+    assert isinstance(end, End)
+    assert end.message.endswith("within 300 seconds. The cluster's limit of GPUs for this hub is used up.")
+
+
+def test_a_start_that_was_refused_is_asked_for_again_meanwhile() -> None:
+    held = starting(refusal="The cluster is busy; it is tried again.", since_key_seconds=100.0)
+    assert decided(held) == StartWorker(held.record.id)
+
+
 def test_a_worker_that_exited_fails_the_lease_with_its_message() -> None:
     held = active(worker=WorkerNow("exited", message="It ended with status 7."))
     assert decided(held) == Close(held.record.id, EndReason.FAILED, "It ended with status 7.")
@@ -123,6 +156,17 @@ def test_use_after_a_warning_withdraws_it() -> None:
 def test_silence_to_the_end_of_the_warning_ends_the_lease() -> None:
     held = warned(active(silent_seconds=901.0), EndReason.IDLE, 0.0)
     assert decided(held) == End(held.record.id, EndReason.IDLE, ahead(seconds=120))
+
+
+def test_nobody_is_ended_for_silence_that_was_not_seen_to_the_end_of_the_warning() -> None:
+    """A short warning may be over before the next sample: its holder may just have begun to work again."""
+    rules = Rules(warn_seconds=5)
+    told = warned(active("ann", rules, silent_seconds=600.0), EndReason.IDLE, -8.0)
+    assert decided(told) is None
+    seen = warned(active("ann", rules, silent_seconds=605.0), EndReason.IDLE, -8.0)
+    assert decided(seen) == End(seen.record.id, EndReason.IDLE, ahead(seconds=120))
+    used = warned(active("ann", rules, silent_seconds=0.0), EndReason.IDLE, -8.0)
+    assert decided(used) == Unwarn(used.record.id)
 
 
 def test_without_telemetry_nobody_is_warned() -> None:

@@ -8,7 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from gpuhub.telemetry.base import Device, Sample
-from gpuhub.telemetry.pushed import ALIVE_SECONDS, MAX_DEVICES_EVER, ForeignDevice, PushedTelemetry
+from gpuhub.telemetry.pushed import (
+    ALIVE_SECONDS,
+    MAX_DEVICES_EVER,
+    SETTLED_SECONDS,
+    ForeignDevice,
+    PushedTelemetry,
+)
 from gpuhub.telemetry.report import NodeReport
 
 
@@ -27,6 +33,12 @@ class Place:
             **fields,
         }
         self.telemetry.take(node, NodeReport.model_validate(content))
+
+    def settle(self, name: str = "GPU-0", node: str = "one") -> None:
+        """Let a node name a device alone for so long that it is its own."""
+        for _ in range(int(SETTLED_SECONDS / 5) + 1):
+            self.push(sample(name), node=node)
+            self.now += 5
 
     async def samples(self) -> dict[str, Sample]:
         return {sample.device_id: sample for sample in await self.telemetry.sample()}
@@ -130,6 +142,8 @@ def test_a_device_that_the_driver_never_named_is_not_known(place: Place) -> None
 async def test_a_node_that_names_another_ones_device_is_refused_whole(
     place: Place, lie: dict[str, Any]
 ) -> None:
+    place.settle()
+    await place.use()
     place.push(sample(use=50))
     with pytest.raises(ForeignDevice, match="GPU-0 belongs to another node"):
         place.telemetry.take("two", NodeReport.model_validate(lie))
@@ -138,15 +152,65 @@ async def test_a_node_that_names_another_ones_device_is_refused_whole(
 
 
 async def test_a_node_that_is_gone_has_lost_its_devices(place: Place) -> None:
-    place.push(sample())
-    place.now += ALIVE_SECONDS - 1
+    place.settle()
+    place.now += ALIVE_SECONDS - 6
     with pytest.raises(ForeignDevice):
         place.push(sample(), node="two")
-    place.now += 2
-    place.push(sample(use=3), node="two")
+    place.now += 7
+    place.settle(node="two")
     with pytest.raises(ForeignDevice):
         place.push(sample(use=99), node="one")
+    await place.use()
+    place.push(sample(use=3), node="two")
     assert await place.use() == {"GPU-0": 3}
+
+
+@pytest.mark.parametrize("first", ["the liar", "the true node"])
+async def test_of_a_device_that_two_nodes_name_from_the_start_nothing_is_known(
+    place: Place, first: str
+) -> None:
+    """The broker has just started, and a liar may be the first to speak."""
+    order = ["two", "one"] if first == "the liar" else ["one", "two"]
+    for _ in range(40):
+        for node in order:
+            place.push(sample(use=0 if node == "two" else 80), node=node, allocations=pods(ann=["GPU-0"]))
+        assert await place.use() == {} or place.now < 1006
+        place.now += 5
+    for node in order:
+        assert place.telemetry.allocations(node, "users", "ann") is None
+
+
+async def test_what_else_a_node_says_counts_while_one_of_its_devices_is_disputed(place: Place) -> None:
+    place.push(sample(), node="two")
+    place.push(sample(use=50), sample("GPU-1", use=30), allocations=pods(ann=["GPU-1"]))
+    assert await place.use() == {"GPU-1": 30}
+    assert place.telemetry.allocations("one", "users", "ann") is not None
+
+
+@pytest.mark.parametrize("way", ["it falls silent", "it names it no more"])
+async def test_a_liar_that_gives_up_leaves_the_device_to_its_node(place: Place, way: str) -> None:
+    place.push(sample(), node="two")
+    for _ in range(int(ALIVE_SECONDS / 5)):
+        place.push(sample(use=50))
+        assert await place.use() == {}
+        if way == "it names it no more":
+            place.telemetry.take("two", NodeReport.model_validate({}))
+        place.now += 5
+    place.now += 1
+    place.push(sample(use=50))
+    assert await place.use() == {"GPU-0": 50}
+    place.settle()
+    with pytest.raises(ForeignDevice):
+        place.push(sample(), node="two")
+
+
+async def test_a_dispute_is_told_to_the_operator_once_with_both_names(place: Place) -> None:
+    report = NodeReport.model_validate({"devices": [device("GPU-0")]})
+    assert place.telemetry.take("one", report) is None
+    said = place.telemetry.take("two", report)
+    assert said == "Several nodes name the same GPU, so nothing is known of it: GPU-0 (one, two)."
+    assert place.telemetry.take("two", report) is None
+    assert place.telemetry.take("one", report) == said
 
 
 def test_a_node_cannot_name_devices_without_end(place: Place) -> None:

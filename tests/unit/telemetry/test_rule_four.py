@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpuhub.telemetry.pushed import PushedTelemetry
+from gpuhub.telemetry.pushed import SETTLED_SECONDS, PushedTelemetry
 from gpuhub.telemetry.report import NodeReport
 from gpulease.models import Lease
 from gpulease.states import EndReason, LeaseState
@@ -112,7 +112,7 @@ async def test_use_and_a_new_process_count_as_in_process(place: PushedPlace) -> 
 
 async def test_another_nodes_agent_cannot_keep_or_take_a_gpu(place: PushedPlace) -> None:
     lease = await place.active()
-    await place.later_with_agent(5, use=50)
+    await place.later_with_agent(SETTLED_SECONDS + 5, use=50)
     lie = {
         "devices": [{"id": GPU, "index": 0, "name": "x", "memory_bytes": 1}],
         "looks": [
