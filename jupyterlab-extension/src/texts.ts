@@ -5,8 +5,8 @@
  * component sets the dots between them.
  */
 import type { TranslationBundle } from '@jupyterlab/translation';
-import { about, clock, countdown, fromNow, gpuName, size, sizePair } from './format';
-import type { EndReason, IAside, IPoolShown, ISavedState, SwitchState } from './shown';
+import { about, clock, countdown, fromNow, gpuName, percent, size, sizePair } from './format';
+import type { EndReason, IAside, IPoolShown, ISavedState, Room, SwitchState } from './shown';
 
 /** "2nd in line". English has four endings; each is a text of its own, so that any language can say it. */
 export function inLine(place: number, trans: TranslationBundle): string {
@@ -151,7 +151,39 @@ export function movingFacts(
   }
 }
 
-export function consentLabel(left: number, total: number, trans: TranslationBundle): string {
+/** A move where there is little room: how far it is instead of how much; the tooltip has the sizes. */
+export function movingShort(
+  state: Extract<SwitchState, { kind: 'moving' }>,
+  share: number | null,
+  room: Room,
+  trans: TranslationBundle
+): string[] {
+  const done = share === null ? null : percent(100 * share, trans);
+  if (room === 'tiny') {
+    return done === null ? [] : [done];
+  }
+  if (state.phase === 'holding') {
+    return [trans.__('waiting for your cell')];
+  }
+  const [first = '', second = ''] = movingFacts(state, trans);
+  if (done === null) {
+    return [first, second];
+  }
+  return [
+    first,
+    state.phase === 'saving' ? trans.__('saving %1', done) : trans.__('restoring %1', done)
+  ];
+}
+
+export function consentLabel(
+  left: number,
+  total: number,
+  trans: TranslationBundle,
+  brief = false
+): string {
+  if (brief) {
+    return trans._n('%1 of %2 stays behind', '%1 of %2 stay behind', left, total);
+  }
   return trans._n('%1 of %2 variables stays behind', '%1 of %2 variables stay behind', left, total);
 }
 
@@ -173,7 +205,12 @@ export function warningReason(reason: EndReason, trans: TranslationBundle): stri
   }
 }
 
-export function asideLabel(aside: IAside, now: number, trans: TranslationBundle): string {
+export function asideLabel(
+  aside: IAside,
+  now: number,
+  trans: TranslationBundle,
+  brief = false
+): string {
   const at = (when: number) => clock(when, now, locale(trans));
   switch (aside.kind) {
     case 'moved-back':
@@ -183,6 +220,9 @@ export function asideLabel(aside: IAside, now: number, trans: TranslationBundle)
         ? trans.__('restored at %1', at(aside.at))
         : trans.__('restored to %1', at(aside.savedAt));
     case 'lost':
+      if (brief) {
+        return trans.__('GPU lost');
+      }
       return aside.savedAt === null
         ? trans.__('GPU lost at %1', at(aside.at))
         : trans.__('GPU lost · restored to %1', at(aside.savedAt));

@@ -5,19 +5,18 @@ import type { NotebookPanel } from '@jupyterlab/notebook';
 import type { TranslationBundle } from '@jupyterlab/translation';
 import { ReactWidget } from '@jupyterlab/ui-components';
 import type { CommandRegistry } from '@lumino/commands';
-import { Switch } from './components/Switch';
+import { Fitted } from './components/Fitted';
 import type { ISwitchActions } from './components/SwitchParts';
 import { asides, type ISeen, switchState } from './model/switch';
 import { CommandIDs, type ICommandArgs, type IGpuSession } from './tokens';
-import type { IAside, Room } from './shown';
+import type { IAside } from './shown';
 
-/** What the switch may take decides how much it says; the toolbar folds away what does not fit. */
-const WIDE_PX = 400;
-const NARROW_PX = 230;
 /** Below this it is the toolbar's turn: it moves the switch to its own pop-up. */
 const LEAST_PX = 110;
-/** What the toolbar needs beside its items: its padding, and the opener of its pop-up. */
-const TOOLBAR_REST_PX = 44;
+/** What the toolbar needs beside its items: its padding, and the spacer. */
+const TOOLBAR_REST_PX = 12;
+/** Of the toolbar's own, what is no item: what only fills, and the opener of the pop-up. */
+const NO_ITEM = ['jp-Toolbar-spacer', 'jp-Toolbar-responsive-opener'];
 
 export class SwitchWidget extends ReactWidget {
   constructor(
@@ -58,13 +57,13 @@ export class SwitchWidget extends ReactWidget {
     const { model } = this._session;
     const seen = this._seen();
     return (
-      <Switch
+      <Fitted
         state={switchState(seen)}
         asides={asides(seen, id => this._savedAt(id))}
         series={model.series}
         trans={this._trans}
         now={() => model.now()}
-        room={this._room}
+        mostPx={this._mostPx}
         asking={this._asking > 0}
         actions={this._actions}
       />
@@ -151,7 +150,10 @@ export class SwitchWidget extends ReactWidget {
     }
   }
 
-  /** Stay within the toolbar: it would hide an item that is too wide, and not bring it back. */
+  /**
+   * Stay within what the toolbar's other items leave: it would fold away what does not fit, from its
+   * end, where the kernel's name and state stand.
+   */
   private _measure(): void {
     const toolbar = this._panel.toolbar.node;
     const folded = this.node.closest('.jp-Toolbar-responsive-popup') !== null;
@@ -159,13 +161,30 @@ export class SwitchWidget extends ReactWidget {
       return;
     }
     const left = this.node.getBoundingClientRect().left - toolbar.getBoundingClientRect().left;
-    const most = Math.max(LEAST_PX, toolbar.clientWidth - left - TOOLBAR_REST_PX);
-    this.node.style.maxWidth = `${Math.floor(most)}px`;
-    const room = most >= WIDE_PX ? 'wide' : most >= NARROW_PX ? 'narrow' : 'tiny';
-    if (room !== this._room) {
-      this._room = room;
+    const room = toolbar.clientWidth - left - this._widthBehind() - TOOLBAR_REST_PX;
+    const most = Math.max(LEAST_PX, Math.floor(room));
+    this.node.style.maxWidth = `${most}px`;
+    if (most !== this._mostPx) {
+      this._mostPx = most;
       this._redraw();
     }
+  }
+
+  /** The width of the items behind the switch; of those folded away, as they were last seen. */
+  private _widthBehind(): number {
+    for (let node = this.node.nextElementSibling; node; node = node.nextElementSibling) {
+      if (!NO_ITEM.some(name => node?.classList.contains(name))) {
+        this._behind.set(node, node.clientWidth);
+        this._observer.observe(node);
+      }
+    }
+    let sum = 0;
+    for (const [node, width] of this._behind) {
+      if (node.isConnected) {
+        sum += width;
+      }
+    }
+    return sum;
   }
 
   private _redraw(): void {
@@ -176,6 +195,7 @@ export class SwitchWidget extends ReactWidget {
 
   private readonly _observer: ResizeObserver;
   private _path: string;
-  private _room: Room = 'wide';
+  private _mostPx = Infinity;
+  private readonly _behind = new Map<Element, number>();
   private _asking = 0;
 }

@@ -329,11 +329,23 @@ describe('a narrow toolbar', () => {
   const narrow = (said: Partial<Status>, room: Room) =>
     render(element(said, called(), {}, room)).container.textContent;
 
-  it('leaves numbers to the pop-over, never the warning or its Keep', () => {
+  it('says the use, leaves the rest to the pop-over, never the warning or its Keep', () => {
     const said = { lease: lease({ warning: warning() }), kernels: [onGpu()] };
-    expect(narrow({ lease: lease(), kernels: [onGpu()] }, 'narrow')).not.toContain('37 %');
+    const calm = narrow({ lease: lease(), kernels: [onGpu()] }, 'narrow');
+    expect(calm).toContain('37 %');
+    expect(calm).not.toContain('GB');
     expect(narrow(said, 'tiny')).toContain('4:31');
     expect(screen.getByRole('button', { name: 'Keep' })).toBeTruthy();
+  });
+
+  it('says how far a move is, whatever the room', () => {
+    const saving = move('saving', { bytes_done: 0.9e9, bytes_total: 1.2e9 });
+    expect(narrow({ kernels: [kernel({ move: saving })] }, 'narrow')).toContain('moving');
+    expect(narrow({ kernels: [kernel({ move: saving })] }, 'narrow')).toContain('saving 75 %');
+    expect(narrow({ kernels: [kernel({ move: saving })] }, 'tiny')).toContain('75 %');
+    expect(screen.getAllByTitle(/saving 0\.9 of 1\.2 GB/).length).toBeGreaterThan(0);
+    const holding = { kernels: [kernel({ move: move('holding') })] };
+    expect(narrow(holding, 'narrow')).toContain('waiting for your cell');
   });
 
   it('keeps the names that screen readers say', () => {

@@ -11,6 +11,7 @@ import {
   consentLabel,
   cpuTooltip,
   movingFacts,
+  movingShort,
   unknownText,
   waitingFacts,
   warningReason
@@ -159,7 +160,7 @@ function State(props: IFrame): JSX.Element | null {
           facts={[
             room === 'tiny'
               ? trans.__('%1 of %2', state.left.length, state.total)
-              : consentLabel(state.left.length, state.total, trans)
+              : consentLabel(state.left.length, state.total, trans, room === 'narrow')
           ]}
           name={consentLabel(state.left.length, state.total, trans)}
           title={trans.__('Nothing was moved. Choose what should happen.')}
@@ -182,7 +183,7 @@ function State(props: IFrame): JSX.Element | null {
         state.bytesTotal && (state.phase === 'saving' || state.phase === 'loading')
           ? state.bytesDone / state.bytesTotal
           : null;
-      const facts = movingFacts(state, trans);
+      const all = movingFacts(state, trans);
       return (
         <>
           <Label
@@ -192,9 +193,9 @@ function State(props: IFrame): JSX.Element | null {
                 aria-hidden="true"
               />
             }
-            facts={room === 'wide' ? facts : facts.slice(1)}
-            hidden={room === 'tiny'}
-            title={state.because ?? state.message}
+            facts={room === 'wide' ? all : movingShort(state, share, room, trans)}
+            hidden={false}
+            title={[state.because ?? state.message, all.join(' · ')].join('\n')}
           />
           <Progress share={share} label={trans.__('Progress of the move')} />
           {state.canCancel && <Cancel {...props} label={trans.__('Cancel the move')} />}
@@ -248,11 +249,13 @@ function OnState(props: IFrame & { state: Extract<SwitchState, { kind: 'on' }> }
   const { state, trans, now, actions, room } = props;
   useTick(10_000);
   const facts: React.ReactNode[] = room === 'tiny' ? [] : [gpuName(state.gpu, trans)];
-  if (state.meter && room === 'wide') {
+  if (state.meter) {
     facts.push(percent(state.meter.utilisationPercent, trans));
-    facts.push(size(state.meter.memoryBytes, trans));
+    if (room === 'wide') {
+      facts.push(size(state.meter.memoryBytes, trans));
+    }
   }
-  if (state.since !== null) {
+  if (state.since !== null && (room === 'wide' || !state.meter)) {
     facts.push(held(now() - state.since));
   }
   const off = trans.__('Move this notebook back to the CPU, with its variables.');
@@ -339,7 +342,9 @@ function AsideChip(props: IFrame & { aside: IAside }): JSX.Element {
       what={aside.id}
       look={bad ? 'attention' : 'news'}
       mark={<span className={bad ? 'gpuhub-Bang' : 'gpuhub-Back'} aria-hidden="true" />}
-      facts={props.room === 'tiny' ? [] : [asideLabel(aside, now(), trans)]}
+      facts={
+        props.room === 'tiny' ? [] : [asideLabel(aside, now(), trans, props.room === 'narrow')]
+      }
       name={asideLabel(aside, now(), trans)}
       title={aside.message}
       dialogTitle={asideTitle(aside, trans)}
