@@ -232,6 +232,8 @@ class Policy(Outgoing):
     warn_seconds: int
     keep_minutes: int
     keep_times: int
+    automatic_save_seconds: int = Field(default=300, description="0: notebooks are not saved automatically.")
+    automatic_save_work_seconds: int = 10
 
 
 class Me(Outgoing):

@@ -30,7 +30,9 @@ MoveStep = Literal[
     "cancelled",
     "refused",  # something would stay behind and nobody consented
 ]
-SnapshotReason = Literal["move", "release", "idle", "ending", "server-stop", "worker-stop", "manual", "auto"]
+SnapshotReason = Literal[
+    "move", "release", "idle", "ending", "server-stop", "worker-stop", "manual", "automatic"
+]
 
 
 class Verdict(Outgoing):
@@ -89,6 +91,12 @@ class KernelStatus(Outgoing):
     lease: str | None = None
     move: Move | None = None
     last_verdict: list[Verdict] = Field(default_factory=list)
+    saved_at: datetime | None = Field(
+        None, description="When its variables were last saved in this life of the kernel, for any reason."
+    )
+    save_problem: str | None = Field(
+        None, description="Why the last automatic save failed, one sentence; None: it did not."
+    )
     notices: list[KernelNotice] = Field(default_factory=list)
 
 

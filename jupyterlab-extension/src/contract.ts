@@ -268,6 +268,18 @@ export interface components {
              * @enum {string}
              */
             placement: "server" | "worker";
+            /**
+             * Save Problem
+             * @description Why the last automatic save failed, one sentence; None: it did not.
+             * @default null
+             */
+            save_problem: string | null;
+            /**
+             * Saved At
+             * @description When its variables were last saved in this life of the kernel, for any reason.
+             * @default null
+             */
+            saved_at: string | null;
         };
         /**
          * Lease
@@ -552,6 +564,17 @@ export interface components {
          * @description The times that the owner should know.
          */
         Policy: {
+            /**
+             * Automatic Save Seconds
+             * @description 0: notebooks are not saved automatically.
+             * @default 300
+             */
+            automatic_save_seconds: number;
+            /**
+             * Automatic Save Work Seconds
+             * @default 10
+             */
+            automatic_save_work_seconds: number;
             /** Idle After Seconds */
             idle_after_seconds: number;
             /** Keep Minutes */
@@ -754,7 +777,7 @@ export interface components {
              * Reason
              * @enum {string}
              */
-            reason: "move" | "release" | "idle" | "ending" | "server-stop" | "worker-stop" | "manual" | "auto";
+            reason: "move" | "release" | "idle" | "ending" | "server-stop" | "worker-stop" | "manual" | "automatic";
             /** Verdicts */
             verdicts: components["schemas"]["Verdict"][];
         };

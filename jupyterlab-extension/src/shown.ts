@@ -190,7 +190,7 @@ export interface ISavedState {
   notebook: string | null;
   at: number;
   reason:
-    'move' | 'release' | 'idle' | 'ending' | 'server-stop' | 'worker-stop' | 'manual' | 'auto';
+    'move' | 'release' | 'idle' | 'ending' | 'server-stop' | 'worker-stop' | 'manual' | 'automatic';
   bytes: number;
   kept: number;
   left: number;

@@ -162,6 +162,8 @@ export function kernel(changes: Partial<KernelStatus> = {}): KernelStatus {
     lease: null,
     move: null,
     last_verdict: [],
+    saved_at: null,
+    save_problem: null,
     notices: [],
     ...changes
   };
@@ -179,7 +181,14 @@ export function status(changes: Partial<Status> = {}): Status {
     commands: [],
     pools: [pool()],
     quotas: [],
-    policy: { idle_after_seconds: 600, warn_seconds: 300, keep_minutes: 30, keep_times: 2 },
+    policy: {
+      idle_after_seconds: 600,
+      warn_seconds: 300,
+      keep_minutes: 30,
+      keep_times: 2,
+      automatic_save_seconds: 300,
+      automatic_save_work_seconds: 10
+    },
     broker: 'ok',
     snapshots_bytes: 0,
     ...changes

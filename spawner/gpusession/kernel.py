@@ -80,6 +80,10 @@ class Kernel:
         self.last_verdict: list[Verdict] = []
         self.life_began = session.now()
         """Since when its variables are these: snapshots from before belong to an earlier life."""
+        self.saved_at: datetime | None = None
+        self.save_problem: str | None = None
+        self.saved_cells = endpoint.finished
+        """How many cells had ended when the variables were last saved."""
         self.turn = asyncio.Lock()
         """Held by whatever happens to the kernel: a move, a recovery, a save, a restore."""
         self.recovering = False
@@ -132,6 +136,8 @@ class Kernel:
             lease=self._session.lease_id() if on_worker else None,
             move=self._shown,
             last_verdict=self.last_verdict,
+            saved_at=self.saved_at,
+            save_problem=self.save_problem,
             notices=self.notices.list(),
         )
 
@@ -247,6 +253,8 @@ class Kernel:
             self.last_verdict = done.verdicts
         if done.switched:
             self.watch()
+            if done.saved:
+                self.was_saved(self.endpoint.finished - self.endpoint.succeeded)
             if done.old is not None:
                 self._park(done.old)
 
@@ -333,6 +341,27 @@ class Kernel:
 
     # --- state
 
+    @property
+    def unsaved(self) -> bool:
+        """Something may have changed since the variables were last saved."""
+        return self.endpoint.finished != self.saved_cells
+
+    def was_saved(self, finished: int) -> None:
+        """Its variables are saved as they were after so many cells."""
+        self.saved_cells, self.saved_at, self.save_problem = finished, self._session.now(), None
+        self._session.changed(self)
+
+    def saving_failed(self, why: str) -> None:
+        """It could not be saved automatically: shown until it could."""
+        self.save_problem = why
+        self._session.changed(self)
+
+    def begin_life(self, *, anew: bool) -> None:
+        """A process was started for it. ``anew``: with no variables; else the last saved ones are loaded."""
+        if anew:
+            self.life_began, self.saved_at, self.last_verdict = self._session.now(), None, []
+        self.saved_cells, self.save_problem = self.endpoint.finished, None
+
     def folder_of(self, snapshot: str) -> Path:
         return self._session.snapshots / snapshot
 
@@ -345,9 +374,10 @@ class Kernel:
                 "meta": {**await self.meta(), "reason": reason},
                 "accept": accept,
             }
+            finished = self.endpoint.finished
             saved = await self.request("save", body)
             self.last_verdict = [Verdict.model_validate(one) for one in saved["verdicts"]]
-        self._session.changed(self)
+        self.was_saved(finished)
         return saved
 
     async def restore(self, snapshot: str, names: list[str] | None) -> RestoreResult:
@@ -356,18 +386,19 @@ class Kernel:
         async with self._alone():
             folder = str(self._session.snapshots / snapshot)
             loaded = await self.request("load", {"folder": folder, "names": names})
+        self.saved_cells = -1
         verdicts = [Verdict.model_validate(one) for one in loaded["verdicts"]]
         self.last_verdict = verdicts
         self.notices.drop("restore-offer")
         self._session.changed(self)
         return RestoreResult(snapshot=snapshot, verdicts=verdicts)
 
-    async def request(self, op: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def request(self, op: str, body: dict[str, Any], channel: str = "shell") -> dict[str, Any]:
         """One request to the agent; its errors become those of `gpulease.errors`."""
         running = self.endpoint.running
         if running is None or running.exited.done():
             raise errors.Conflict("The notebook's kernel is not running.")
-        work = asyncio.ensure_future(self.endpoint.agent.request(op, body))
+        work = asyncio.ensure_future(self.endpoint.agent.request(op, body, channel=channel))
         try:
             await asyncio.wait({work, running.exited}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():

@@ -66,12 +66,19 @@ class Notices:
         if snapshot is None:
             text = f"{what} No state had been saved: the notebook starts anew on the server."
         else:
-            text = f"{what} Restored to {self._clock(snapshot.created_at)}; later changes are gone."
+            text = f"{what} {self._restored_to(snapshot)}"
         self._add("lost", text, snapshot.id if snapshot else None, verdicts)
 
     def restored(self, what: str, snapshot: SnapshotInfo, verdicts: list[Verdict]) -> None:
-        text = f"{what} Restored to {self._clock(snapshot.created_at)}; later changes are gone."
-        self._add("restored", text, snapshot.id, verdicts)
+        self._add("restored", f"{what} {self._restored_to(snapshot)}", snapshot.id, verdicts)
+
+    def _restored_to(self, snapshot: SnapshotInfo) -> str:
+        minutes = int((self._now() - snapshot.created_at).total_seconds() // 60)
+        age = "less than a minute" if minutes < 1 else "1 minute" if minutes == 1 else f"{minutes} minutes"
+        if minutes >= 120:
+            age = f"{minutes // 60} hours"
+        clock = self._clock(snapshot.created_at)
+        return f"Restored to {clock}, the state of {age} ago; later changes are gone."
 
     def parked_back(self, what: str) -> None:
         self._add("restored", f"{what} The notebook goes on as it was before the move.", None, [])

@@ -43,6 +43,7 @@ class SavedStates:
     def __init__(self, store: Store, kernels: Mapping[str, Kernel], changed: Callable[[], None]) -> None:
         self._store, self._kernels, self._changed = store, kernels, changed
         self._offers = Offers(store.folder)
+        self.folder = store.folder
         self.total_bytes = 0
 
     async def list(self) -> list[SnapshotInfo]:

@@ -25,6 +25,7 @@ from gpulease.session import (
     Status,
 )
 from gpulease.states import LeaseState
+from gpusession.autosave import Autosave, rules_of
 from gpusession.broker import Broker
 from gpusession.changes import Changes, Put
 from gpusession.ending import Ending
@@ -75,6 +76,8 @@ class Parts:
     """How long a GPU waits for the answer to "move without these variables?": a moment to read, no more."""
     cell_hint_seconds: float = 5.0
     """How often the broker hears that a cell runs on the GPU: often, so that a warning is called off soon."""
+    save_look_seconds: float = 1.0
+    """How often it is looked which kernels should be saved automatically."""
     busy_look_seconds: float = 1.0
     """How often it is looked which kernels run something: a cell that is over sooner is no news."""
 
@@ -107,6 +110,7 @@ class Session(OwnLoop):
         self.spawn(self._hint_cells(), "cells")
         self.spawn(self._changes.follow(self._busy, self._parts.busy_look_seconds), "busy")
         self.spawn(self.states.measure(), "measure")
+        self.spawn(self._autosave.follow(), "autosave")
 
     async def finish(self) -> None:
         """End all that was begun. Kernels are not ended by this."""
@@ -125,6 +129,13 @@ class Session(OwnLoop):
             on_usage=lambda data: self._changes.publish("usage", "", data),
             on_ending=self._lease_ends,
             on_ended=self._lease_ended,
+        )
+        self._autosave = Autosave(
+            self.kernels,
+            self.states,
+            lambda: rules_of(self.keeper.policy),
+            self.spawn,
+            look_seconds=parts.save_look_seconds,
         )
         self.lending = Lending(self.keeper, self._in_use, self.spawn)
         self._ending = Ending(
@@ -237,11 +248,9 @@ class Session(OwnLoop):
             self.spawn(self._offer(kernel), "offer")
         kernel.endpoint, kernel.command = endpoint, command
         kernel.watch()
+        kernel.begin_life(anew=cause != "crash")
         if cause == "crash":
             await self._recovery.after_crash(kernel)
-        else:
-            kernel.life_began = self.now()
-            kernel.last_verdict = []
         self._touch(kernel_id)
 
     async def _offer(self, kernel: Kernel) -> None:

@@ -107,6 +107,8 @@ class BrokerService:
                 warn_seconds=rules.warn_seconds,
                 keep_minutes=rules.keep_minutes,
                 keep_times=rules.keep_times,
+                automatic_save_seconds=self._board.policy.automatic_save_seconds,
+                automatic_save_work_seconds=self._board.policy.automatic_save_work_seconds,
             ),
         )
 

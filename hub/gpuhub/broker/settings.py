@@ -78,6 +78,17 @@ KEY_WAIT = (
     "Seconds that a granted GPU waits for its owner's server to come for it. 180 covers a server that "
     "is just restarting. Raise it where servers start slowly; lower it to hand GPUs on sooner."
 )
+AUTOMATIC_SAVE = (
+    "Seconds. A notebook whose variables have changed since they were last saved is saved this often, beside "
+    "its kernel, so that a crash costs no more than that. 300 is what people redo without anger; what did "
+    "not change is not written again. Raise it on slow or metered storage; lower it for less loss; 0 "
+    "switches automatic saving off."
+)
+AUTOMATIC_WORK = (
+    "Seconds that cells must have run, together, for the variables to be saved at once and not only after "
+    "`automatic_save_seconds`. 10: what took longer than that is worth more than writing it. Raise it where "
+    "storage is slow; lower it where cells are short and dear."
+)
 
 Seconds = Annotated[int, Field(ge=1, le=30 * 24 * 3600)]
 Hours = Annotated[float, Field(gt=0, le=24 * 366)]
@@ -137,6 +148,8 @@ class PolicySettings(_Model):
     worker_grace_seconds: Seconds = Field(default=60, description=GRACE)
     worker_start_seconds: Seconds = Field(default=300, description=START)
     key_wait_seconds: Seconds = Field(default=180, description=KEY_WAIT)
+    automatic_save_seconds: int = Field(default=300, ge=0, le=24 * 3600, description=AUTOMATIC_SAVE)
+    automatic_save_work_seconds: Seconds = Field(default=10, description=AUTOMATIC_WORK)
     priorities: dict[str, int] = Field(
         default_factory=lambda: {"low": -10, NORMAL: 0, "high": 10},
         description="Names of priorities and their ranks: a higher rank is served first, within a rank the "

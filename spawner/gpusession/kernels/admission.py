@@ -85,6 +85,8 @@ class Admission:
         self.main: Request | None = None
         self.holds: set[str] = set()
         self.succeeded = 0
+        self.finished = 0
+        """Cells that have ended, in whatever way, in all processes of this kernel."""
         self._seen: dict[bytes, None] = {}
 
     # --- coming in
@@ -136,6 +138,7 @@ class Admission:
         request.half_since = request.half_since or now
         if not request.executes or request.own:
             return
+        self.finished += 1
         if content.get("status") == "ok":
             self.succeeded += 1
         elif content.get("status") == "error" and request.stops_on_error and not request.beside:

@@ -31,7 +31,7 @@ from traitlets import Dict, Type
 
 from gpulease.errors import GpuhubError
 from gpusession.kernels.ownlog import KernelHandler
-from gpusession.state.agent import StateAgent
+from gpusession.state.agent import StateAgent, told
 
 PROGRESS_SECONDS = 0.1
 INTERRUPT_AGAIN_SECONDS = 2.0
@@ -64,20 +64,11 @@ class GpuhubKernel(IPythonKernel):
         self._touched = self._touched or op == "load"
         try:
             answer = self._agent.handle(op, content, self._progress(parent))
-        except GpuhubError as error:
-            return {
-                "status": "error",
-                "code": error.code,
-                "message": error.message,
-                "details": error.details,
-                "hint": error.hint,
-            }
-        except KeyboardInterrupt:
-            return {"status": "error", "code": "conflict", "message": "It was interrupted.", "details": {}}
-        except Exception:
+        except (GpuhubError, KeyboardInterrupt) as error:
+            return told(error)
+        except Exception as error:
             self.log.exception("the agent failed at %s", op)
-            text = "The state agent failed for a reason of ours."
-            return {"status": "error", "code": "internal", "message": text, "details": {}}
+            return told(error)
         return {"status": "ok", **answer}
 
     def _progress(self, parent: dict[str, Any] | None) -> Any:

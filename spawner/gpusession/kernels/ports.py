@@ -121,9 +121,12 @@ class Agent(Protocol):
         save   {"folder", "meta", "accept": "all" | "none" | [names]}
                                                         -> {"snapshot": id, "bytes": int, "verdicts": […]}
         load   {"folder", "names": [...] | None}        -> {"verdicts": […]}
+        automatic {"folder", "meta"}                    -> {"forked": True, "snapshot": id}: a copy saves now
+                                                           {"forked": False, "why"}: it cannot; use save
         prepare {"modules": [...]}                      -> {"failed": {module: reason}}
     ops on the control channel (any time):
         modules {}                                      -> {"modules": [...]}
+        background {}                                   -> {"running": bool, "outcome": {"status", …} | None}
         ping    {}                                      -> {"agent": version, "python": "3.11.7"}
     """
 
@@ -163,6 +166,14 @@ class Endpoint(Protocol):
     @property
     def succeeded(self) -> int:
         """How many cells the present process has finished with status ok."""
+
+    @property
+    def finished(self) -> int:
+        """How many cells have ended, in whatever way, in all processes of this kernel."""
+
+    @property
+    def waiting(self) -> int:
+        """How many requests of clients wait for the kernel."""
 
     @property
     def agent(self) -> Agent:

@@ -99,6 +99,14 @@ class Relay:
         return self._board.queue.succeeded
 
     @property
+    def finished(self) -> int:
+        return self._board.queue.finished
+
+    @property
+    def waiting(self) -> int:
+        return len(self._board.queue.waiting)
+
+    @property
     def agent(self) -> RelayAgent:
         return RelayAgent(self, None)
 

@@ -17,7 +17,8 @@ from typing import Any
 
 import gpulease
 from gpulease import errors
-from gpusession.state import notebook
+from gpusession.state import background, notebook
+from gpusession.state.background import Background
 from gpusession.state.capture import Capture, Verdicts, quietly
 from gpusession.state.digests import best
 from gpusession.state.disk import Disk
@@ -52,9 +53,12 @@ class StateAgent:
         self._patience_seconds = patience_seconds
         self._disk = disk or Disk()
         self._known = Known(best(draw_bits))
+        self._background = Background(self._learn)
         self._operations: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
             "check": self._check,
             "save": self._save,
+            "automatic": self._automatic,
+            "background": self._look_at_background,
             "load": self._load,
             "prepare": self._prepare,
             "modules": self._modules,
@@ -62,7 +66,7 @@ class StateAgent:
         }
 
     def handle(self, op: str, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """Run one operation. ``check``, ``save``, ``load`` and ``prepare`` in the main thread."""
+        """Run one operation. All but ``background``, ``modules`` and ``ping`` in the main thread."""
         operation = self._operations.get(op)
         if operation is None:
             raise errors.BadRequest(f"The kernel's agent knows no operation {op!r}.")
@@ -103,15 +107,50 @@ class StateAgent:
         folder, meta, accept = content.get("folder"), content.get("meta"), content.get("accept", "none")
         if not isinstance(folder, str) or not folder or not isinstance(meta, dict):
             raise errors.BadRequest("A save needs a folder and what to write about the notebook.")
+        self._background.stop()
         names = accept if isinstance(accept, list) else None
         if accept not in ("all", "none") and names is None:
             raise errors.BadRequest('What may stay behind is "all", "none" or a list of names.')
         accepted = None if accept == "all" else set(names or [])
+        with quietly():
+            return self._saved(Path(folder), self._new_id(), meta, accepted, progress)
+
+    def _new_id(self) -> str:
         snapshot_id = self._make_id()
         if not ID.match(snapshot_id):
             raise errors.BadRequest("This is no name for a saved state.")
-        with quietly():
-            return self._saved(Path(folder), snapshot_id, meta, accepted, progress)
+        return snapshot_id
+
+    def _automatic(self, content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        """Begin to save beside the kernel; ``forked`` False where that cannot be: ``save`` instead."""
+        base, meta = content.get("folder"), content.get("meta")
+        if not isinstance(base, str) or not base or not isinstance(meta, dict):
+            raise errors.BadRequest("A save needs a folder and what to write about the notebook.")
+        if (why := background.possible()) is not None:
+            return {"forked": False, "why": why}
+        folder, snapshot_id = Path(base), self._new_id()
+
+        def work(alive: Progress) -> tuple[dict[str, Any], Any]:
+            with quietly():
+                saved = self._saved(folder, snapshot_id, meta, None, alive)
+            del saved["verdicts"]  # they stand in the list of contents
+            return saved, (self._known.digesting, [*self._known])
+
+        def clean() -> None:
+            self._disk.remove(folder / f".{snapshot_id}.new")
+
+        forked = self._background.start(work, told, clean)
+        return {"forked": forked, "snapshot": snapshot_id, "why": None if forked else "there is no room"}
+
+    def _learn(self, knowledge: Any) -> None:
+        """The copy has saved: its pieces need not be written again."""
+        digesting, pieces = knowledge
+        if digesting == self._known.digesting:
+            self._known.replace(pieces)
+
+    def _look_at_background(self, _content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        outcome = self._background.outcome
+        return {"running": self._background.running and outcome is None, "outcome": outcome}
 
     def _saved(
         self,
@@ -156,6 +195,7 @@ class StateAgent:
             raise errors.BadRequest("A load needs the folder of a saved state.")
         if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
             raise errors.BadRequest("The variables to load are a list of names.")
+        self._background.stop()
         with quietly():
             manifest = read_manifest(Path(folder))
             known = {one["name"] for one in manifest.verdicts}
@@ -177,6 +217,22 @@ class StateAgent:
         for piece in load.pieces:
             if manifest.pieces[piece.path.name].digesting == self._known.digesting:
                 self._known.add([piece])
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """Return an answer that tells of this failure."""
+    if isinstance(error, errors.GpuhubError):
+        return {
+            "status": "error",
+            "code": error.code,
+            "message": error.message,
+            "details": error.details,
+            "hint": error.hint,
+        }
+    if isinstance(error, KeyboardInterrupt):
+        return {"status": "error", "code": "conflict", "message": "It was interrupted.", "details": {}}
+    text = "The state agent failed for a reason of ours."
+    return {"status": "error", "code": "internal", "message": text, "details": {}}
 
 
 def _need_consent(verdicts: Verdicts, accepted: set[str] | None) -> None:

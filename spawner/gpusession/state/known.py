@@ -10,7 +10,7 @@ are never trusted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,9 @@ class Known:
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return (piece for pieces in self._pieces.values() for piece in pieces)
 
     def replace(self, pieces: Iterable[Piece]) -> None:
         """Forget all others: older snapshots may be deleted at any time, the newest stays."""

@@ -69,7 +69,7 @@ async def test_a_crash_is_noticed_at_once_and_the_last_saved_state_comes_back(
     if placement == "worker":
         await server.flip(manager, "worker")
     await reader.run("x = [1]; y = x")
-    await server.call(server.session.kernels[manager.kernel_id].save("auto"))
+    await server.call(server.session.kernels[manager.kernel_id].save("automatic"))
     await reader.run("x.append(2)")
     restarts: list[float] = []
     manager.add_restart_callback(lambda: restarts.append(asyncio.get_running_loop().time()))

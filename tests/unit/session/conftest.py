@@ -56,6 +56,7 @@ class Desk:
                 answer_seconds=0.3,
                 cell_hint_seconds=0.05,
                 busy_look_seconds=0.05,
+                save_look_seconds=0.05,
             )
         )
 

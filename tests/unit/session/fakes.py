@@ -181,6 +181,17 @@ class NamespaceAgent:
             snapshot = Path(content["folder"]).name
             self.process.names.update(self.disk.names[snapshot])
             return {"verdicts": self._verdicts()}
+        if op == "automatic":
+            if not self.faults.forks:
+                return {"forked": False, "why": "a GPU is in use"}
+            self.faults.copied = dict(self.process.names)
+            return {"forked": True, "snapshot": "copy"}
+        if op == "background":
+            if self.faults.copy_fails is not None:
+                return {"running": False, "outcome": self.faults.copy_fails}
+            meta = {"kernel": "k1", "notebook": "k1.ipynb", "reason": "automatic"}
+            self.disk.add(self.faults.copied, meta, [])
+            return {"running": False, "outcome": {"status": "ok"}}
         if op == "modules":
             return {"modules": ["math"]}
         if op == "prepare":
@@ -196,6 +207,9 @@ class Faults:
         self.hang: set[str] = set()
         self.then: dict[str, Callable[[], None]] = {}
         self.calls: list[tuple[str, str]] = []
+        self.forks = True
+        self.copied: dict[str, Any] = {}
+        self.copy_fails: dict[str, Any] | None = None
         self.reached: dict[str, asyncio.Event] = {}
         self._resumed = asyncio.Event()
 
@@ -227,6 +241,8 @@ class RelayedKernel:
         self.in_flight: str | None = None
         self.waits_for_input = False
         self.succeeded = 0
+        self.finished = 0
+        self.waiting = 0
         self.held = False
         self.queue: list[str] = []
         self.failed: list[str] = []
@@ -247,6 +263,7 @@ class RelayedKernel:
     def end_cell(self) -> None:
         self.in_flight = None
         self.succeeded += 1
+        self.finished += 1
         self._idle.set()
 
     async def prove(self, candidate: Process, timeout_seconds: float) -> NamespaceAgent:
@@ -315,6 +332,7 @@ class BrokerByHand:
         self.cells: list[tuple[str, bool]] = []
         self.away = False
         self.lose_answers = 0
+        self.policy = Policy(idle_after_seconds=600, warn_seconds=300, keep_minutes=30, keep_times=2)
         self.requests: list[tuple[LeaseRequest, str]] = []
         self.refuse: errors.GpuhubError | None = None
         self.streams_from: list[int | None] = []
@@ -378,8 +396,7 @@ class BrokerByHand:
     async def me(self) -> Me:
         self._answer()
         live = [one for one in self.leases.values() if one.state is not LeaseState.ENDED]
-        policy = Policy(idle_after_seconds=600, warn_seconds=300, keep_minutes=30, keep_times=2)
-        return Me(user="ann", admin=False, pools=[], quotas=[], leases=live, policy=policy)
+        return Me(user="ann", admin=False, pools=[], quotas=[], leases=live, policy=self.policy)
 
     async def request(self, request: LeaseRequest, idempotency_key: str) -> Lease:
         self._answer()

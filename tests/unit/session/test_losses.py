@@ -75,7 +75,7 @@ async def test_the_fence_ends_early_when_the_broker_saw_the_worker_end(desk: Des
 
 async def test_a_damaged_snapshot_gives_way_to_an_older_one(desk: Desk) -> None:
     kernel, endpoint = await desk.open(x=1)
-    await kernel.save("auto")
+    await kernel.save("automatic")
     process_of(endpoint).names["x"] = 2
     await move_for_good(desk)
     bad = iter([AgentError("snapshot-unusable", "It is damaged.")])
@@ -163,7 +163,7 @@ async def test_a_crash_on_the_server_is_answered_and_left_to_jupyters_restarter(
 
 async def test_after_a_crash_the_new_process_gets_the_last_saved_state(desk: Desk) -> None:
     kernel, endpoint = await desk.open(x=1)
-    await kernel.save("auto")
+    await kernel.save("automatic")
     process_of(endpoint).names["x"] = 2
     process_of(endpoint).end(-11)
     await until(lambda: not desk.session.settling("k1"), "the session to leave it to Jupyter")
