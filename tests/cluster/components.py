@@ -218,6 +218,10 @@ def dns_settings(numbers: Numbers, certificates: Certificates) -> str:
     bind {numbers.node_ip}
     hosts {{
         {numbers.node_ip} {NODE}
+        fallthrough
+    }}
+    template ANY ANY {{
+        rcode NXDOMAIN
     }}
 }}
 """

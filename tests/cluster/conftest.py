@@ -14,7 +14,7 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,10 @@ from tests.cluster.cluster import Cluster, running_cluster
 from tests.cluster.controlplane import ControlPlane, running_control_plane
 from tests.cluster.images import archives
 from tests.cluster.kubectl import Kubectl
+from tests.cluster.people import notebook, person, stop_all
 from tests.cluster.processes import DIE_WITH_PARENT
 from tests.cluster.release import USERS, Release
+from tests.person import Person, Tab
 
 FOLDER = Path(__file__).parent
 TEST_SECONDS = 600
@@ -70,12 +72,31 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 
 @pytest.fixture(scope="module")
 def gpuhub(cluster: Cluster) -> Iterator[Release]:
-    """gpuhub's chart, installed in the cluster; a module's workers go with it."""
+    """gpuhub's chart, installed in the cluster; a module's servers and workers go with it."""
     release = Release(cluster)
     release.install()
     yield release
+    stop_all(release)
     for name in release.workers():
         cluster.kubectl("delete", "pod", name, "-n", USERS, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture
+async def ann(gpuhub: Release) -> AsyncIterator[Person]:
+    async for somebody in person(gpuhub, "ann"):
+        yield somebody
+
+
+@pytest.fixture
+async def bob(gpuhub: Release) -> AsyncIterator[Person]:
+    async for somebody in person(gpuhub, "bob"):
+        yield somebody
+
+
+@pytest.fixture
+async def tab(ann: Person) -> Tab:
+    """Ann's notebook, with variables."""
+    return await notebook(ann)
 
 
 @pytest.fixture

@@ -38,6 +38,13 @@ class NodeProcesses:
             self._sandbox.run("kill", "-KILL", self._number(name))
             until(lambda: not self.alive(name), f"{name}'s end", STOP_SECONDS)
 
+    def pause(self, name: str) -> None:
+        """Let a program hang, until `resume`."""
+        self._sandbox.run("kill", "-STOP", self._number(name))
+
+    def resume(self, name: str) -> None:
+        self._sandbox.run("kill", "-CONT", self._number(name))
+
     def alive(self, name: str) -> bool:
         status = self._sandbox.root / "proc" / self._number(name) / "stat"
         try:

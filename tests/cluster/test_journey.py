@@ -3,44 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.cluster.people import DEVICE, SAME, SET, VALUE
 from tests.cluster.release import RELEASE, USERS, Release
 from tests.person import Person, Tab, eventually
-
-SET = "import os, numpy as np\nfield = np.arange(1000.0)\nview = field[10:20]\nnames = {'a': [1, 2]}"
-SAME = "(np.shares_memory(field, view), view.sum().item(), names)"
-VALUE = "(True, 145.0, {'a': [1, 2]})"
-DEVICE = "os.environ['NVIDIA_VISIBLE_DEVICES']"
-
-
-async def person(gpuhub: Release, name: str) -> AsyncIterator[Person]:
-    async with await Person.enrol(gpuhub.url, gpuhub.admin_token, name) as somebody:
-        await somebody.start_server()
-        yield somebody
-        await somebody.broker_release()
-        await somebody.stop_server()
-
-
-@pytest.fixture
-async def ann(gpuhub: Release) -> AsyncIterator[Person]:
-    async for somebody in person(gpuhub, "ann"):
-        yield somebody
-
-
-@pytest.fixture
-async def bob(gpuhub: Release) -> AsyncIterator[Person]:
-    async for somebody in person(gpuhub, "bob"):
-        yield somebody
-
-
-@pytest.fixture
-async def tab(ann: Person) -> Tab:
-    tab = await ann.open("n.ipynb")
-    assert (await tab.run(SET)).status == "ok"
-    return tab
 
 
 async def test_helm_test_makes_the_whole_journey(gpuhub: Release) -> None:
