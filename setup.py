@@ -44,8 +44,8 @@ setup(
             "pages/static/*/*",
             "store/alembic.ini",
             "store/migrations/*.mako",
-            "locale/*/*/*",
         ],
+        "gpuspawner": ["locale/*/*/*.po"],
     },
     data_files=[
         ("share/gpuhub", ["images/environments.yaml", "hub/jupyterhub_config.py", "hub/culler_config.py"]),
@@ -62,6 +62,7 @@ setup(
             "jupyterhub-kubespawner>=7.1",  # profile lists in form and meaning; the cluster's spawner
             "oauthenticator>=17.4",  # sign-in through a campus identity provider
             "jupyterhub-idle-culler>=2.0",
+            "babel>=2.14",  # catalogs of texts
             "kubernetes>=36",
             "fastapi>=0.115",
             "uvicorn>=0.30",

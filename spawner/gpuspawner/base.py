@@ -18,6 +18,7 @@ from traitlets.config import LoggingConfigurable
 from gpuspawner import choices
 from gpuspawner.environments import BadEnvironments
 from gpuspawner.images import EDITORS
+from gpuspawner.language import N_, listen_to, spoken
 from gpuspawner.profiles import (
     BadProfiles,
     Choice,
@@ -31,7 +32,7 @@ from gpuspawner.profiles import (
 from gpuspawner.refusals import Refusal
 
 TELL_SECONDS = 0.15
-ASK_OPERATOR = "Tell your operator."
+ASK_OPERATOR = N_("Tell your operator.")
 
 
 class GpuSpawner(LoggingConfigurable):
@@ -42,6 +43,7 @@ class GpuSpawner(LoggingConfigurable):
 
     user: Any
     user_options: Any
+    handler: Any
     profile_list: Any
 
     environments_file = Unicode(help="YAML file with the environments on offer; read at each look.").tag(
@@ -105,10 +107,11 @@ class GpuSpawner(LoggingConfigurable):
         try:
             return choose(self.profiles(), options or {})
         except NotOnOffer as error:
-            raise Refusal(str(error), reason="options") from error
+            raise Refusal(error.sentence, reason="options") from error
 
     def cards(self) -> list[dict[str, Any]]:
         """For the choice page: the profiles, with what was chosen last."""
+        self.listen()
         return choices.cards(self.profiles(), self.user_options)
 
     async def look_up(self) -> None:
@@ -137,6 +140,7 @@ class GpuSpawner(LoggingConfigurable):
     # --- JupyterHub's spawner interface
 
     def run_pre_spawn_hook(self) -> Any:
+        self.listen()  # here, so that the start, which comes next, is told in that language
         refusal, self.refused = self.refused, None
         if refusal is not None:
             raise refusal
@@ -156,15 +160,20 @@ class GpuSpawner(LoggingConfigurable):
 
     def say(self, share: int, message: str, *, again: bool = False) -> None:
         """Tell a step; ``share`` of 100. ``again``: it replaces the last one, whose time went on."""
-        step: dict[str, Any] = {"progress": share, "message": message}
+        step: dict[str, Any] = {"progress": share, "message": spoken(message)}
         if again:
             step["again"] = True
         self._steps.append(step)
 
+    def listen(self) -> None:
+        """Speak the language of the browser that asks, where one does."""
+        if self.handler is not None:
+            listen_to(self.handler.request.headers.get("Accept-Language"))
+
     def title(self) -> str:
         """What is being started, for a sentence."""
         editor = EDITORS.get(self.editor)
-        return editor.title if editor else "Your server"
+        return editor.title if editor else N_("Your server")
 
     def session_env(self) -> dict[str, str]:
         """What the session in a server must be told, wherever it runs. A server has no GPU."""
@@ -179,12 +188,14 @@ class GpuSpawner(LoggingConfigurable):
         }
 
     async def _read_form(self, form: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        self.listen()
         await self.look_up()
         return from_form(self.profiles(), form)
 
 
 async def _form(spawner: GpuSpawner) -> str:
     """Mark that there is a choice to make; the template draws it from `GpuSpawner.cards`."""
+    spawner.listen()
     await spawner.look_up()
     return "gpuhub"
 
@@ -195,6 +206,7 @@ async def _apply(spawner: GpuSpawner, options: Any) -> None:
     A refusal is kept for `run_pre_spawn_hook`, the next step: raised here, the hub would log every
     mistyped option with a traceback.
     """
+    spawner.listen()
     try:
         await spawner.look_up()
         await spawner.take(spawner.chosen(options))

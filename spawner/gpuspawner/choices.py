@@ -12,6 +12,7 @@ from typing import Any
 from gpuspawner import environments
 from gpuspawner.environments import Environment
 from gpuspawner.images import EDITORS, ImageEnvironment, Size
+from gpuspawner.language import N_
 from gpuspawner.profiles import Profile, default_profile
 
 _seen: dict[Path, tuple[float, list[tuple[str, str]]]] = {}
@@ -22,8 +23,8 @@ def profile_list(file: Path, own_prefix: Path, groups: set[str], *, vscode: bool
     listed = environments.read(file)
     own = Environment(
         name="base",
-        title="Data science",
-        description="Python with pandas, scikit-learn and Matplotlib.",
+        title=N_("Data science"),
+        description=N_("Python with pandas, scikit-learn and Matplotlib."),
         prefix=own_prefix,
         icon="chart",
     )
@@ -104,7 +105,7 @@ def cards(profiles: Sequence[Profile], last: Mapping[str, Any] | None) -> list[d
 
 def _editor_option(keys: Sequence[str]) -> dict[str, Any]:
     return {
-        "display_name": "Open with",
+        "display_name": N_("Open with"),
         "choices": {
             key: {
                 "display_name": EDITORS[key].title,
@@ -118,7 +119,7 @@ def _editor_option(keys: Sequence[str]) -> dict[str, Any]:
 
 def _size_option(sizes: Sequence[Size]) -> dict[str, Any]:
     return {
-        "display_name": "Size",
+        "display_name": N_("Size"),
         "choices": {
             size.name: {
                 "display_name": size.title,

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from gpuspawner.environments import BadEnvironments, EnvironmentName, Shown, read_as
+from gpuspawner.language import N_, Sentence
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -29,7 +30,7 @@ class Editor:
 EDITORS = {
     "lab": Editor("JupyterLab", "/lab"),
     "vscode": Editor("VS Code", "/vscode/"),
-    "notebook": Editor("Notebook", "/tree"),
+    "notebook": Editor(N_("Notebook"), "/tree"),
 }
 
 
@@ -77,8 +78,10 @@ class Size(BaseModel):
 
     def described(self) -> str:
         """Return what the page says: ``2 CPUs, 4 GB memory``."""
-        cpus = f"{self.cpus:g} CPU" if self.cpus == 1 else f"{self.cpus:g} CPUs"
-        return f"{cpus}, {memory_bytes(self.memory) / 2**30:.3g} GB memory"
+        size = {"cpus": f"{self.cpus:g}", "memory": f"{memory_bytes(self.memory) / 2**30:.3g}"}
+        if self.cpus == 1:
+            return Sentence("{cpus} CPU, {memory} GB memory", **size)
+        return Sentence("{cpus} CPUs, {memory} GB memory", **size)
 
     def override(self) -> dict[str, Any]:
         """Return the spawner's settings for it."""
@@ -91,9 +94,11 @@ class Size(BaseModel):
 
 
 SIZES = (
-    Size(name="small", title="Small", cpus=1, cpus_guaranteed=0.1, memory="2G", memory_guaranteed="512M"),
-    Size(name="medium", title="Medium", cpus=2, cpus_guaranteed=0.25, memory="4G", memory_guaranteed="1G"),
-    Size(name="large", title="Large", cpus=4, cpus_guaranteed=0.5, memory="16G", memory_guaranteed="4G"),
+    Size(name="small", title=N_("Small"), cpus=1, cpus_guaranteed=0.1, memory="2G", memory_guaranteed="512M"),
+    Size(
+        name="medium", title=N_("Medium"), cpus=2, cpus_guaranteed=0.25, memory="4G", memory_guaranteed="1G"
+    ),
+    Size(name="large", title=N_("Large"), cpus=4, cpus_guaranteed=0.5, memory="16G", memory_guaranteed="4G"),
 )
 """Where nobody says otherwise. Guarantees are low: most people read and think most of the time."""
 

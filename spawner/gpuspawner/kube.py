@@ -35,6 +35,7 @@ from traitlets import Dict, Int, List, Unicode, default
 
 from gpuspawner import choices, images, starting, watching
 from gpuspawner.base import ASK_OPERATOR, GpuSpawner
+from gpuspawner.language import Sentence, spoken
 from gpuspawner.refusals import Refusal
 from gpuspawner.sealing import NO_GPU, Unsafe, sealed
 from gpuspawner.starting import Look, Trouble
@@ -94,7 +95,7 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
         # the session in it plans by.
         self.delete_grace_period = math.ceil(self.save_seconds)
         self._operators_hook: Any = None
-        self._step = ""
+        self._step = ("", "")
 
     # --- what may be chosen
 
@@ -212,7 +213,7 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
 
     async def _start_in_words(self) -> str:
         self._steps.clear()
-        self._step = ""
+        self._step = ("", "")
         if self.modify_pod_hook != self.finish_pod:
             self._operators_hook, self.modify_pod_hook = self.modify_pod_hook, self.finish_pod
         # KubeSpawner 7.1 makes no claim again that it once saw, not even when an operator removed it.
@@ -281,14 +282,15 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
 
     def _tell(self, step: Look, lasted: float) -> None:
         """Say the step, once; a timed one again whenever its time reads differently."""
-        message = step.message
-        if step.timed and lasted >= 5:
-            message = f"{message.removesuffix('.')} ({starting.duration(lasted)})."
-        if message == self._step:
+        lasting = starting.duration(lasted) if step.timed and lasted >= 5 else ""
+        if self._step == (step.message, lasting):
             return
-        again = bool(self._step) and self._step.split(" (")[0] == step.message.removesuffix(".")
-        self.say(step.share, message, again=again or self._step == step.message)
-        self._step = message
+        message = step.message
+        if lasting:
+            without_dot = spoken(message).removesuffix(".")
+            message = Sentence("{step} ({time}).", step=without_dot, time=lasting)
+        self.say(step.share, message, again=self._step[0] == step.message)
+        self._step = (step.message, lasting)
 
     def _refusal(self, trouble: Trouble) -> Refusal:
         return Refusal(

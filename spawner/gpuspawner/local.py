@@ -26,6 +26,7 @@ from traitlets import Bool, Dict, Instance, Int, List, Unicode, default
 from gpulease.errors import GpuhubError
 from gpuspawner import choices, listening
 from gpuspawner.base import GpuSpawner
+from gpuspawner.language import Sentence
 from gpuspawner.launcher.accounts import Accounts
 from gpuspawner.launcher.client import LauncherClient
 from gpuspawner.launcher.protocol import Account, UnitOrder, UnitSeen
@@ -194,7 +195,7 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
         self.say(10, "Preparing your home folder.")
         order = self._order(account, port)
         await self.launcher.start(order)
-        self.say(30, f"Starting {self.title()}.")
+        self.say(30, Sentence("Starting {what}.", what=self.title()))
         deadline = time.monotonic() + self.start_timeout
         warned = False
         while time.monotonic() < deadline:
@@ -217,7 +218,7 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
         unit = await self._seen()
         await self.launcher.stop(self.unit_id, 1.0)
         raise Refusal(
-            f"Your server did not answer within {self.start_timeout} seconds.",
+            Sentence("Your server did not answer within {seconds} seconds.", seconds=self.start_timeout),
             hint="Try again; if it stays, tell your operator.",
             reason="timeout",
             details=unit.log_tail if unit else "",
@@ -229,7 +230,7 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
         if unit is not None and unit.phase == "exited":
             await self.launcher.forget(self.unit_id)
         raise Refusal(
-            f"{self.title()} could not be started.",
+            Sentence("{what} could not be started.", what=self.title()),
             hint="Choose another environment, or show the details to your operator.",
             reason="exited",
             details=details,

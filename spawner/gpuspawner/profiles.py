@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuspawner.language import N_, Sentence
 from gpuspawner.names import slug as slugify
 
 MAX_VALUE = 1000
@@ -38,7 +39,11 @@ class BadProfiles(ValueError):
 
 
 class NotOnOffer(ValueError):
-    """Somebody asked for what is not on offer. The message is one sentence for that person."""
+    """Somebody asked for what is not on offer. ``sentence`` is for that person."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
 
 
 @dataclass(frozen=True)
@@ -140,10 +145,13 @@ def choose(profiles: Sequence[Profile], options: Any) -> Choice:
         raise NotOnOffer('The options of a server must be an object, for example {"profile": "…"}.')
     for key, value in options.items():
         if not isinstance(key, str) or not isinstance(value, str):
-            raise NotOnOffer(f"The option {_shown(key)} must be a text.")
+            raise NotOnOffer(Sentence("The option {option} must be a text.", option=_shown(key)))
         if len(value) > MAX_VALUE or any(ord(char) < 32 or ord(char) == 127 for char in value):
             raise NotOnOffer(
-                f"The value of the option {_shown(key)} is too long or holds control characters."
+                Sentence(
+                    "The value of the option {option} is too long or holds control characters.",
+                    option=_shown(key),
+                )
             )
     wanted = options.get("profile")
     if wanted is None:
@@ -151,14 +159,24 @@ def choose(profiles: Sequence[Profile], options: Any) -> Choice:
     else:
         found = next((p for p in profiles if p.slug == wanted), None)
         if found is None:
-            raise NotOnOffer(f"There is no environment {_shown(wanted)}. {_offer(p.slug for p in profiles)}")
+            raise NotOnOffer(
+                Sentence(
+                    "There is no environment {name}. {offer}",
+                    name=_shown(wanted),
+                    offer=_offer(p.slug for p in profiles),
+                )
+            )
         profile = found
     for key in options:
         name = key.removesuffix(UNLISTED)
         if key != "profile" and profile.option(name) is None:
             raise NotOnOffer(
-                f"The environment {profile.slug} has no option {_shown(name)}. "
-                f"{_offer(o.name for o in profile.options)}"
+                Sentence(
+                    "The environment {environment} has no option {name}. {offer}",
+                    environment=profile.slug,
+                    name=_shown(name),
+                    offer=_offer(o.name for o in profile.options),
+                )
             )
     override = dict(profile.override)
     picked: dict[str, OptionChoice | None] = {}
@@ -215,11 +233,14 @@ def _pick(option: Option, options: Mapping[str, str]) -> tuple[OptionChoice | No
     key = options.get(option.name)
     if free is not None:
         if option.unlisted is None:
-            raise NotOnOffer(f"The option {option.name} takes no value of one's own.")
+            raise NotOnOffer(Sentence("The option {option} takes no value of one's own.", option=option.name))
         if key is not None:
-            raise NotOnOffer(f"The option {option.name} was given twice.")
+            raise NotOnOffer(Sentence("The option {option} was given twice.", option=option.name))
         if option.unlisted.pattern is not None and not re.fullmatch(option.unlisted.pattern, free):
-            raise NotOnOffer(option.unlisted.message or f"The value of {option.name} is not allowed.")
+            raise NotOnOffer(
+                option.unlisted.message
+                or Sentence("The value of {option} is not allowed.", option=option.name)
+            )
         return None, _fill(option.unlisted.override, free)
     if key is None:
         default = option.default
@@ -227,7 +248,12 @@ def _pick(option: Option, options: Mapping[str, str]) -> tuple[OptionChoice | No
     choice = option.find(key)
     if choice is None:
         raise NotOnOffer(
-            f"The option {option.name} has no choice {_shown(key)}. {_offer(c.key for c in option.choices)}"
+            Sentence(
+                "The option {option} has no choice {name}. {offer}",
+                option=option.name,
+                name=_shown(key),
+                offer=_offer(c.key for c in option.choices),
+            )
         )
     return choice, choice.override
 
@@ -303,7 +329,7 @@ def _unlisted(entry: Mapping[str, Any], where: str) -> Unlisted:
         except (re.error, TypeError) as error:
             raise BadProfiles(f"{where}: validation_regex is not a regular expression: {error}") from None
     return Unlisted(
-        title=_text(entry, "display_name", where, "Other"),
+        title=_text(entry, "display_name", where, N_("Other")),
         pattern=pattern,
         message=_text(entry, "validation_message", where, ""),
         override=_override(entry, where),
@@ -349,4 +375,4 @@ def _shown(value: object) -> str:
 
 def _offer(keys: Iterable[str]) -> str:
     listed = ", ".join(keys)
-    return f"On offer: {listed}." if listed else "It has none."
+    return Sentence("On offer: {listed}.", listed=listed) if listed else N_("It has none.")

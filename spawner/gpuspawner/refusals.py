@@ -9,6 +9,8 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
+from gpuspawner.language import gettext, spoken
+
 try:
     from jupyterhub.spawner import SpawnException
 except ImportError:  # JupyterHub 5: a refusal there is an HTTPError with a reason
@@ -27,24 +29,25 @@ class Refusal(SpawnException):  # type: ignore[misc]  # jupyterhub is untyped
     """A start that cannot be: one sentence, what to do, and details for a fold.
 
     ``reason`` is the label in the hub's metrics. Status 400: the person asked for something that is
-    not on offer. 503 or 500: it was asked rightly and did not work.
+    not on offer. 503 or 500: it was asked rightly and did not work. It is said in the language of who asks.
     """
 
     def __init__(
         self, message: str, *, reason: str, hint: str = "", details: str = "", status_code: int = 400
     ) -> None:
+        said, hint = spoken(message), spoken(hint)
         self.hint = hint
         self.details = details
-        html = f"<strong>{escape(message)}</strong>"
+        html = f"<strong>{escape(said)}</strong>"
         if hint:
             html += f" <span>{escape(hint)}</span>"
         if details:
             html += (
-                '<details class="gpuhub-details mt-2"><summary>Details</summary>'
+                f'<details class="gpuhub-details mt-2"><summary>{escape(gettext("Details"))}</summary>'
                 f'<pre class="gpuhub-log">{escape(details)}</pre></details>'
             )
         super().__init__(
-            f"{message} {hint}".strip(),
+            f"{said} {hint}".strip(),
             reason=reason,
             log_message=f"{message} {details}".strip(),
             message_html=html,

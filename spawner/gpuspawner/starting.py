@@ -12,13 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
+
+from gpuspawner.language import N_, Sentence
 
 Raw = Mapping[str, Any]
 
-ASK_OPERATOR = "Tell your operator."
-OTHER_ENVIRONMENT = "Choose another environment, or show the details to your operator."
-AGAIN = "Try again in a minute; if it stays, tell your operator."
+ASK_OPERATOR = N_("Tell your operator.")
+OTHER_ENVIRONMENT = N_("Choose another environment, or show the details to your operator.")
+AGAIN = N_("Try again in a minute; if it stays, tell your operator.")
 
 FETCH_AGAIN_SECONDS = 35.0
 """A registry that hiccups answers at one of the node's next two tries (after 10 and 30 s)."""
@@ -41,16 +44,16 @@ QUOTA = re.compile(
     r"exceeded quota: \S+, requested: (?P<asked>\S+), used: (?P<used>\S+), limited: (?P<limit>\S+)"
 )
 LIMITS = {
-    "cpu": "CPUs",
-    "requests.cpu": "CPUs",
-    "limits.cpu": "CPUs",
-    "memory": "memory",
-    "requests.memory": "memory",
-    "limits.memory": "memory",
-    "requests.storage": "storage",
-    "persistentvolumeclaims": "home folders",
-    "pods": "servers and GPUs at once",
-    "count/pods": "servers and GPUs at once",
+    "cpu": N_("CPUs"),
+    "requests.cpu": N_("CPUs"),
+    "limits.cpu": N_("CPUs"),
+    "memory": N_("memory"),
+    "requests.memory": N_("memory"),
+    "limits.memory": N_("memory"),
+    "requests.storage": N_("storage"),
+    "persistentvolumeclaims": N_("home folders"),
+    "pods": N_("servers and GPUs at once"),
+    "count/pods": N_("servers and GPUs at once"),
 }
 
 
@@ -74,7 +77,7 @@ class Look:
     share: int
     message: str
     timed: bool = False
-    late: str = "Your server did not start in time."
+    late: str = N_("Your server did not start in time.")
     trouble: Trouble | None = None
 
 
@@ -100,7 +103,7 @@ def refused(status: int | None, text: str) -> Trouble:
     quota = QUOTA.search(text)
     if quota is not None:
         return Trouble(
-            f"A limit that is set here is reached: {_quota(quota)}.",
+            Sentence("A limit that is set here is reached: {what}.", what=_quota(quota)),
             "Choose a smaller size, or try again when somebody has stopped a server.",
             "quota",
             text,
@@ -123,8 +126,8 @@ def refused(status: int | None, text: str) -> Trouble:
 def duration(seconds: float) -> str:
     """Return ``40 s``, ``3 min``: in steps, so that a line does not change each second."""
     if seconds < 60:
-        return f"{int(seconds) // 5 * 5} s"
-    return f"{int(seconds) // 60} min"
+        return Sentence("{seconds} s", seconds=int(seconds) // 5 * 5)
+    return Sentence("{minutes} min", minutes=int(seconds) // 60)
 
 
 # --- inside
@@ -137,10 +140,10 @@ def _gone(status: Raw) -> Look:
         15,
         "Your server is being ended.",
         trouble=Trouble(
-            "Your server's machine ran out of room."
+            N_("Your server's machine ran out of room.")
             if evicted
-            else "Your server was ended while it started.",
-            "Try again." if evicted else AGAIN,
+            else N_("Your server was ended while it started."),
+            N_("Try again.") if evicted else AGAIN,
             "ended",
             str(status.get("message") or ""),
         ),
@@ -170,11 +173,11 @@ def _waiting_for_room(status: Raw, events: Sequence[Raw]) -> Look | None:
         )
     if said.get("reason") not in ("Unschedulable", "SchedulingGated"):
         return Look("asked", 15, "Asking for a place for your server.")
-    late = "There was no room for your server in time."
+    late = N_("There was no room for your server in time.")
     if any(event.get("reason") == "TriggeredScaleUp" for event in events):
-        message = "Waiting for room: another machine is being started for you."
+        message = N_("Waiting for room: another machine is being started for you.")
     else:
-        message = "Waiting for room: the machines are full at the moment."
+        message = N_("Waiting for room: the machines are full at the moment.")
     return Look("room", 20, message, timed=True, late=late)
 
 
@@ -243,7 +246,12 @@ def _on_its_way(status: Raw, events: Sequence[Raw], title: str) -> Look:
     containers = status.get("containerStatuses") or []
     notebook = next((c for c in containers if c.get("name") == NOTEBOOK), {})
     if "running" in (notebook.get("state") or {}):
-        return Look("running", 75, f"Starting {title}.", late="Your server started, but it does not answer.")
+        return Look(
+            "running",
+            75,
+            Sentence("Starting {what}.", what=title),
+            late="Your server started, but it does not answer.",
+        )
     last = {str(event.get("reason")): n for n, event in enumerate(events)}
     mounting = max(last.get("FailedMount", -1), last.get("FailedAttachVolume", -1))
     if mounting >= 0 and mounting > max(last.get("Pulling", -1), last.get("Pulled", -1)):
@@ -278,10 +286,17 @@ def _quota(found: re.Match[str]) -> str:
     """Return ``CPUs 4 of 4 used, 1 asked for``. Raw names where we have no word for them."""
     asked, used, limit = (_pairs(found[name]) for name in ("asked", "used", "limit"))
     said = [
-        f"{LIMITS.get(name, name)} {used.get(name, '?')} of {limit.get(name, '?')} used, {value} asked for"
+        Sentence(
+            "{what} {used} of {limit} used, {asked} asked for",
+            what=LIMITS.get(name, name),
+            used=used.get(name, "?"),
+            limit=limit.get(name, "?"),
+            asked=value,
+        )
         for name, value in asked.items()
     ]
-    return "; ".join(dict.fromkeys(said))
+    first, *others = dict.fromkeys(said)
+    return reduce(lambda one, more: Sentence("{one}; {more}", one=one, more=more), others, first)
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -8,13 +8,11 @@ frame; a refusal is shown as its sentence and hint.
 from __future__ import annotations
 
 from datetime import UTC
-from gettext import translation
 from html import escape
-from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from gpuhub.api.auth import Caller, caller, check_own_page, manager
@@ -23,6 +21,8 @@ from gpuhub.api.parts import Parts, PartsHere
 from gpulease.errors import GpuhubError, NotSignedIn
 from gpulease.models import Lease, Me, Pool, QuotaUse
 from gpulease.states import LeaseState
+from gpuspawner.language import gettext as _
+from gpuspawner.language import language, listen_to, spoken
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -44,9 +44,14 @@ form { display: inline; }
 .scroll { overflow-x: auto; }
 .quiet { opacity: .75; }
 """
-LOCALE = Path(__file__).parent.parent / "locale"
 
-router = APIRouter(include_in_schema=False)
+
+async def listen(request: Request) -> None:
+    """Speak the browser's language."""
+    listen_to(request.headers.get("accept-language"))
+
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(listen)])
 
 
 @router.get("")
@@ -102,11 +107,6 @@ async def act_on_lease(
     return RedirectResponse(here.signin.prefix, status_code=303)
 
 
-def _(text: str) -> str:
-    """Return ``text`` in the language of gpuhub's pages."""
-    return translation("gpuhub", str(LOCALE), ["en"], fallback=True).gettext(text)
-
-
 def _proof(request: Request, here: Parts, who: Caller) -> str:
     visited = request.headers.get("sec-fetch-mode", "navigate") == "navigate"
     whole = request.headers.get("sec-fetch-dest", "document") == "document"
@@ -114,13 +114,15 @@ def _proof(request: Request, here: Parts, who: Caller) -> str:
 
 
 def _refusal(error: GpuhubError) -> HTMLResponse:
-    body = f"<h1>{_('GPUs')}</h1><p>{escape(error.message)}</p><p class=quiet>{escape(error.hint)}</p>"
+    said = f"<p>{escape(spoken(error.message))}</p><p class=quiet>{escape(spoken(error.hint))}</p>"
+    body = f"<h1>{_('GPUs')}</h1>{said}"
     return HTMLResponse(_frame(body), status_code=error.status, headers=HEADERS)
 
 
 def _frame(body: str) -> str:
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>GPUs · gpuhub</title>'
+        f'<!doctype html><html lang="{language()}"><head><meta charset="utf-8">'
+        f"<title>{_('GPUs')} · gpuhub</title>"
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
         f"<body><main>{body}</main></body></html>"
     )
@@ -147,7 +149,7 @@ def _page(me: Me, prefix: str, proof: str) -> str:
 
 
 def _pool(pool: Pool) -> tuple[str, ...]:
-    size = f"{pool.memory_bytes / 1e9:.1f} GB"
+    size = _("{size} GB").format(size=f"{pool.memory_bytes / 1e9:.1f}")
     free = _("{free} of {total}").format(free=pool.free, total=pool.total)
     return f"{escape(pool.title)} · {size}", free, str(pool.waiting)
 

@@ -7,17 +7,23 @@ free before that person has any server or token. A broker that does not answer i
 
 from __future__ import annotations
 
-from gettext import NullTranslations, translation
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+from jinja2 import pass_context
+from jinja2.runtime import Context
 from jupyterhub.handlers.base import BaseHandler
 from tornado import web
 
+from gpuspawner import language
+from gpuspawner.language import N_
+
 HERE = Path(__file__).parent
-LOCALE = HERE.parent / "locale"
 ASK_SECONDS = 3.0
+HUBS_OWN = (N_("Invalid username or password"),)
+"""Sentences of JupyterHub that our pages show."""
 
 
 class NowHandler(BaseHandler):  # type: ignore[misc]  # jupyterhub is untyped
@@ -58,17 +64,32 @@ async def ask_now(
         return {"ok": False}
 
 
-def apply(c: Any, *, broker_url: str, token: str, language: str = "en") -> None:
+def apply(c: Any, *, broker_url: str, token: str) -> None:
     """Put templates, texts and handlers into the hub's configuration."""
-    texts: NullTranslations = translation("gpuhub", str(LOCALE), [language], fallback=True)
     c.JupyterHub.template_paths = [str(HERE / "templates")]
     c.JupyterHub.jinja_environment_options = {"extensions": ["jinja2.ext.i18n"]}
     c.JupyterHub.template_vars = {
         # The hub calls what can be called, with the user, and gives the templates what comes back.
-        "gettext": lambda user: texts.gettext,
-        "ngettext": lambda user: texts.ngettext,
+        "gettext": lambda user: _in_the_language_asked_for(language.spoken),
+        "ngettext": lambda user: _in_the_language_asked_for(language.ngettext),
+        "language": lambda user: _in_the_language_asked_for(language.language),
     }
     c.JupyterHub.extra_handlers = [
         (r"/gpuhub/now", NowHandler, {"broker_url": broker_url, "token": token}),
         (r"/gpuhub/static/(.*)", web.StaticFileHandler, {"path": str(HERE / "static")}),
     ]
+
+
+def _in_the_language_asked_for(say: Callable[..., str]) -> Callable[..., str]:
+    """Return ``say`` for a template: it speaks the language of the browser that the page is for.
+
+    The hub tells templates nothing of the request, but gives them a method of its handler.
+    """
+
+    @pass_context
+    def said(context: Context, *texts: Any) -> str:
+        handler: web.RequestHandler = context["static_url"].__self__
+        language.listen_to(handler.request.headers.get("Accept-Language"))
+        return say(*texts)
+
+    return said

@@ -24,6 +24,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpulease.errors import NotAllowed, Unavailable
+from gpuspawner.language import Sentence
 from gpuspawner.launcher.protocol import Account
 
 AccountMode = Literal["shared", "pam", "numbered"]
@@ -116,7 +117,7 @@ class Accounts:
             # A fresh book would give people each other's numbers, and so each other's files.
             raise Unavailable(
                 "The list of account numbers is damaged.",
-                hint=f"Put back a good copy of {self._book.name} in the data folder.",
+                hint=Sentence("Put back a good copy of {file} in the data folder.", file=self._book.name),
             )
         return numbers
 
