@@ -100,7 +100,11 @@ def main(options: list[str]) -> int:
     if options not in ([], ["--check"]):
         print(__doc__, file=sys.stderr)
         return 2
-    made = {CHART / "values.schema.json": schema()}
+    judge = CHART / "values.schema.json"
+    made = {judge: schema()}
+    if not options and judge.read_text("utf-8") != made[judge]:
+        judge.write_text(made[judge], encoding="utf-8")  # helm judges the values by it, also for the base
+        print(f"written: {judge.relative_to(HERE.parent)}")
     made |= {BASE / name: text for name, text in base().items()}
     stale = [path for path, text in made.items() if not path.exists() or path.read_text("utf-8") != text]
     stale += [path for path in BASE.glob("*.yaml") if path not in made]

@@ -76,15 +76,25 @@ class Home(BaseModel):
 
 
 class UserNamespaces(BaseModel):
-    """A namespace per person, made by the hub at the first start."""
+    """A namespace per person, made by the hub at the first start, and walled before anything is in it."""
 
     model_config = ConfigDict(extra="forbid")
 
     template: str = Field(
         "gpuhub-user-{username}",
-        pattern=r"\{username\}",
-        description="{username} is a safe form of the name. Keep a prefix: a person's namespace must not be "
-        "one that exists for something else.",
+        pattern=r"^[a-z0-9][a-z0-9-]{0,14}\{username\}$",
+        description="{username} is a safe form of the name, 48 characters at most. The beginning before it "
+        "keeps a person's namespace from being one that exists for something else.",
+    )
+    hub: str = Field(
+        min_length=1,
+        max_length=63,
+        description="Value of the label gpuhub.io/hub that each gets: the broker's namespace. Broker and "
+        "admission rules know by it whose a namespace is.",
+    )
+    walls_file: Path = Field(description="What is put into each (gpuspawner.walls).")
+    pod_security: Literal["restricted", "baseline", ""] = Field(
+        "restricted", description="Pod Security level that the cluster enforces in each; empty: no label."
     )
     labels: dict[str, str] = Field(default_factory=dict, description="Beside those that gpuhub sets.")
     annotations: dict[str, str] = Field(default_factory=dict)

@@ -33,7 +33,7 @@ from kubernetes_asyncio.client.rest import ApiException
 from kubespawner import KubeSpawner
 from traitlets import Dict, Int, List, Unicode, default
 
-from gpuspawner import choices, images, starting, watching
+from gpuspawner import choices, images, starting, walls, watching
 from gpuspawner.base import ASK_OPERATOR, GpuSpawner
 from gpuspawner.language import Sentence, spoken
 from gpuspawner.refusals import Refusal
@@ -47,6 +47,8 @@ STOP_MARGIN_SECONDS = 60.0
 """After a server's time to save: for its machine to say that it is gone."""
 EARLY_SECONDS = 3.0
 """Our own end of a start comes before the hub's, which says only that it took too long."""
+RIGHTS_SECONDS = 10.0
+"""Rights that were just given count a moment later."""
 SERVER_LABEL, START_MARK = "gpuhub.io/server", "gpuhub.io/start"
 PART_OF = "app.kubernetes.io/part-of"
 RUN_VOLUME = "run"
@@ -75,6 +77,9 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
         help="Bytes of that folder, taken from the server's memory. Sockets need next to nothing; lower "
         "limits what a runaway log there could take.",
     ).tag(config=True)
+    walls_file = Unicode(help="What is put into each person's own namespace (gpuspawner.walls).").tag(
+        config=True
+    )
     environment_tolerations = List(help="Tolerations of the chosen environment, beside `tolerations`.").tag(
         config=True
     )
@@ -363,6 +368,76 @@ class GpuKubeSpawner(GpuSpawner, KubeSpawner):  # type: ignore[misc]  # kubespaw
                 self.log.warning("The cluster's events cannot be read: %s", error)
                 return None
             raise
+
+    async def _ensure_namespace(self) -> None:
+        """As KubeSpawner's, which takes any namespace of that name and leaves it open to all.
+
+        Ours is one that was made for this hub, and has its walls before anything of a person is in it.
+        """
+        try:
+            around = walls.read(Path(self.walls_file))
+        except (OSError, ValueError) as error:
+            raise self._refusal(
+                Trouble("The place for your server is not set up rightly.", ASK_OPERATOR, "place", str(error))
+            ) from error
+        await super()._ensure_namespace()
+        found = await self._ask("GET", f"/api/v1/namespaces/{self.namespace}")
+        ours = self.user_namespace_labels.get(walls.HUB_LABEL)
+        if not ours or (found["metadata"].get("labels") or {}).get(walls.HUB_LABEL) != ours:
+            raise self._refusal(
+                Trouble(
+                    "The place for your server in the cluster belongs to something else.",
+                    ASK_OPERATOR,
+                    "place",
+                    f"The namespace {self.namespace} exists without the label {walls.HUB_LABEL}={ours}.",
+                )
+            )
+        deadline = time.monotonic() + RIGHTS_SECONDS
+        for wall in around:
+            await self._put_up(wall, deadline)
+
+    async def _put_up(self, wall: walls.Wall, deadline: float) -> None:
+        """Make an object what it should be, whether it is there or not."""
+        while True:
+            try:
+                await self._ask(
+                    "PATCH",
+                    wall.path(self.namespace),
+                    query=[("fieldManager", "gpuhub-hub"), ("force", "true")],
+                    content="application/apply-patch+yaml",
+                    body=wall.body(self.namespace),
+                )
+                return
+            except ApiException as error:
+                if error.status != 403 or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _ask(
+        self, method: str, path: str, *, content: str = "application/json", **request: Any
+    ) -> dict[str, Any]:
+        """Ask the API something that KubeSpawner's library has no plain call for. Raises `ApiException`."""
+        answer = await asyncio.wait_for(
+            self.api.api_client.call_api(
+                path,
+                method,
+                query_params=request.get("query", []),
+                header_params={"Accept": "application/json", "Content-Type": content},
+                body=request.get("body"),
+                auth_settings=["BearerToken"],
+                response_types_map={},
+                _return_http_data_only=True,
+                _preload_content=False,
+            ),
+            self.k8s_api_request_timeout,
+        )
+        text = await answer.text()
+        if answer.status >= 400:
+            error = ApiException(status=answer.status, reason=answer.reason)
+            error.body = text
+            raise error
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     async def _make_create_pod_request(self, pod: Any, request_timeout: float) -> bool:
         """As KubeSpawner's, which logs a refused pod with its token, kills whatever has the pod's name,

@@ -59,12 +59,12 @@ def namespace_for(control_plane: ControlPlane) -> Callable[[str], None]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The chart, really installed on a bare control plane of its own: no pod runs, every rule counts."""
     with running_control_plane(tmp_path_factory.mktemp("installed")) as plane:
-        install(plane)
+        install(plane, *site_options("cluster-test"))
+        ensure_account(plane, "gpuhub-users")
         yield plane
 
 
-def install(control_plane: ControlPlane) -> None:
+def install(control_plane: ControlPlane, *options: str) -> None:
     words = ["install", RELEASE, str(CHART), "--namespace", RELEASE, "--create-namespace"]
-    done = helm(*words, *site_options("cluster-test"), env=control_plane.kubectl.environment())
+    done = helm(*words, *options, env=control_plane.kubectl.environment())
     assert done.returncode == 0, done.stderr
-    ensure_account(control_plane, "gpuhub-users")

@@ -31,6 +31,20 @@ app.kubernetes.io/part-of: gpuhub
 {{ .Values.users.namespace.name | default (printf "%s-users" .Release.Name) }}
 {{- end }}
 
+{{/* What the names of people's own namespaces begin with. */}}
+{{- define "gpuhub.personPrefix" -}}
+{{ .Values.users.namespace.perPerson.prefix | default (printf "%s-user-" .Release.Name) }}
+{{- end }}
+
+{{/* By which labels the users' namespace, or people's own ones, are told from others. */}}
+{{- define "gpuhub.usersSelector" -}}
+{{- if .Values.users.namespace.perPerson.enabled -}}
+gpuhub.io/hub: {{ .Release.Namespace }}
+{{- else -}}
+kubernetes.io/metadata.name: {{ include "gpuhub.usersNamespace" . }}
+{{- end }}
+{{- end }}
+
 {{/* The public path, with a slash at both ends. */}}
 {{- define "gpuhub.base" -}}
 {{- $path := .Values.baseUrl | trimAll "/" -}}

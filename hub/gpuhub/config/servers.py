@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpuhub.settings import HubSettings, KubernetesHub, LocalHub
+from gpuhub.settings import HubSettings, KubernetesHub, LocalHub, UserNamespaces
 from gpulease.scopes import SERVICE_NAME
+from gpuspawner.walls import HUB_LABEL
 
 HTTP_SECONDS = 120
 LOCAL, KUBERNETES = "gpuspawner.local.GpuLocalSpawner", "gpuspawner.kube.GpuKubeSpawner"
-USERS_LABELS = {
-    "gpuhub.io/users": "true",
-    "app.kubernetes.io/part-of": "gpuhub",
-    "pod-security.kubernetes.io/enforce": "restricted",
-    "pod-security.kubernetes.io/warn": "restricted",
-}
-"""A person's namespace: the broker finds it by the first; the cluster itself refuses pods with rights."""
 
 
 def apply(c: Any, settings: HubSettings) -> None:
@@ -64,8 +58,9 @@ def _kubernetes(spawner: Any, kubernetes: KubernetesHub) -> None:
     if kubernetes.user_namespaces is not None:
         spawner.enable_user_namespaces = True
         spawner.user_namespace_template = kubernetes.user_namespaces.template
-        spawner.user_namespace_labels = kubernetes.user_namespaces.labels | USERS_LABELS
+        spawner.user_namespace_labels = namespace_labels(kubernetes.user_namespaces)
         spawner.user_namespace_annotations = kubernetes.user_namespaces.annotations
+        spawner.walls_file = str(kubernetes.user_namespaces.walls_file)
     choices(spawner, kubernetes)
     spawner.home_path = home.mount_path
     spawner.run_bytes = kubernetes.run_bytes
@@ -89,6 +84,18 @@ def _kubernetes(spawner: Any, kubernetes: KubernetesHub) -> None:
     spawner.environment = dict(kubernetes.environment)
     spawner.services_enabled = kubernetes.services
     _restricted(spawner, kubernetes)
+
+
+def namespace_labels(own: UserNamespaces) -> dict[str, str]:
+    """Return the labels of a person's namespace: whose it is, and what the cluster refuses in it."""
+    level = own.pod_security
+    return {
+        **own.labels,
+        "gpuhub.io/users": "true",
+        HUB_LABEL: own.hub,
+        "app.kubernetes.io/part-of": "gpuhub",
+        **({f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "warn")} if level else {}),
+    }
 
 
 def choices(spawner: Any, kubernetes: Any) -> None:

@@ -35,8 +35,11 @@ def test_a_hub_on_a_cluster_listens_for_all_and_is_reached_by_name() -> None:
     assert c.GpuKubeSpawner.broker_url == "http://broker:8090/services/gpu"
 
 
+OWN = {"hub": "gpuhub", "walls_file": "/etc/gpuhub/walls.yaml"}
+
+
 def test_every_setting_of_the_spawner_is_one_that_it_has() -> None:
-    c = applied(kubernetes=raw()["kubernetes"] | {"user_namespaces": {}, "priority_class": "users"})
+    c = applied(kubernetes=raw()["kubernetes"] | {"user_namespaces": OWN, "priority_class": "users"})
     unknown = [name for name in c.GpuKubeSpawner if name not in GpuKubeSpawner.class_trait_names(config=True)]
     assert unknown == []
     unknown = [name for name in c.JupyterHub if name not in JupyterHub.class_trait_names(config=True)]

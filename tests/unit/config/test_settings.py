@@ -84,6 +84,9 @@ def test_a_mistake_never_shows_a_secret() -> None:
     assert "broker-secret" not in repr(HubSettings.model_validate(raw()))
 
 
+OWN = {"hub": "gpuhub", "walls_file": "/etc/gpuhub/walls.yaml"}
+
+
 @pytest.mark.parametrize(
     ("kubernetes", "where"),
     [
@@ -92,7 +95,14 @@ def test_a_mistake_never_shows_a_secret() -> None:
         ({"uid": 0}, "kubernetes.uid"),
         ({"sizes": [{"name": "s", "title": "S", "cpus": 1, "memory": "2Gi"}]}, "kubernetes.sizes.0.memory"),
         ({"namespace": ""}, "say where servers go"),
-        ({"user_namespaces": {"template": "everybody"}}, "user_namespaces.template"),
+        ({"user_namespaces": {}}, "user_namespaces.walls_file"),
+        ({"user_namespaces": OWN | {"template": "everybody"}}, "user_namespaces.template"),
+        ({"user_namespaces": OWN | {"template": "{username}"}}, "user_namespaces.template"),
+        (
+            {"user_namespaces": OWN | {"template": "much-too-long-for-it-{username}"}},
+            "user_namespaces.template",
+        ),
+        ({"user_namespaces": OWN | {"pod_security": "privileged"}}, "user_namespaces.pod_security"),
     ],
 )
 def test_a_mistake_is_said_with_its_place(kubernetes: dict[str, Any], where: str) -> None:

@@ -117,6 +117,13 @@ async def chosen(made: GpuKubeSpawner, options: Any) -> GpuKubeSpawner:
     return made
 
 
+async def started(made: GpuKubeSpawner, options: Any = None) -> str:
+    """Start it; returns its address."""
+    await chosen(made, options or {})
+    url: str = await asyncio.wait_for(made.start(), 30)
+    return url
+
+
 async def manifest(made: GpuKubeSpawner) -> dict[str, Any]:
     """The pod as it is sent to the cluster."""
     return await made.finish_pod(made, await made.get_pod_manifest())

@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 
 Pod = dict[str, Any]
+WALLS = ("rolebindings", "networkpolicies", "resourcequotas", "limitranges")
 Behaviour = Callable[["PlayedCluster", Pod], Awaitable[None]]
 WATCH_SECONDS = 1.0
 
@@ -27,10 +28,14 @@ class PlayedCluster:
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, dict[str, Any]]] = {
-            kind: {} for kind in ("pods", "events", "persistentvolumeclaims", "namespaces")
+            kind: {} for kind in ("pods", "events", "persistentvolumeclaims", "namespaces", *WALLS)
         }
+        self.asked: list[tuple[str, str]] = []
+        """(method, kind) of each request."""
         self.behaviour: Behaviour = runs
         self.refusals: dict[tuple[str, str], tuple[int, str]] = {}
+        self.refused_first: dict[tuple[str, str], tuple[int, str]] = {}
+        """Refused once."""
         self.silent = False
         self.lists_lag = False
         self.end_seconds = 0.0
@@ -108,6 +113,10 @@ class PlayedCluster:
             app.router.add_get(f"/api/v1/namespaces/{{namespace}}/{{kind:{kind}}}", self._list)
             app.router.add_post(f"/api/v1/namespaces/{{namespace}}/{{kind:{kind}}}", self._create)
         app.router.add_post("/api/v1/{kind:namespaces}", self._create)
+        app.router.add_get("/api/v1/{kind:namespaces}/{name}", self._get)
+        for root in ("/api", "/apis/{group}"):
+            path = f"{root}/{{version}}/namespaces/{{namespace}}/{{kind:{'|'.join(WALLS)}}}/{{name}}"
+            app.router.add_patch(path, self._apply)
         app.router.add_delete("/api/v1/namespaces/{namespace}/{kind:pods}/{name}", self._delete)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
@@ -138,7 +147,9 @@ class PlayedCluster:
     async def _judge(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self.silent:
             return _status(503, "the server is currently unable to handle the request")
-        refusal = self.refusals.get((request.method, request.match_info.get("kind", "")))
+        asked = request.method, request.match_info.get("kind", "")
+        self.asked.append(asked)
+        refusal = self.refusals.get(asked) or self.refused_first.pop(asked, None)
         if refusal is not None:
             return _status(*refusal)
         answer: web.StreamResponse = await handler(request)
@@ -187,6 +198,18 @@ class PlayedCluster:
             play = asyncio.ensure_future(self.behaviour(self, entry))
             self._plays.add(play)
         return web.json_response(entry, status=201)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        found = self.objects[request.match_info["kind"]].get(f"/{request.match_info['name']}")
+        return _status(404, "not found") if found is None else web.json_response(found)
+
+    async def _apply(self, request: web.Request) -> web.Response:
+        """Server-side apply."""
+        if request.content_type != "application/apply-patch+yaml" or "fieldManager" not in request.query:
+            return _status(415, "no apply")
+        entry = await request.json()
+        self.put(request.match_info["kind"], entry)
+        return web.json_response(entry)
 
     async def _delete(self, request: web.Request) -> web.Response:
         key = f"{request.match_info['namespace']}/{request.match_info['name']}"

@@ -257,7 +257,7 @@ async def test_what_is_ours_hides_nothing_of_theirs_by_accident(
     tmp_path: Path, cluster: PlayedCluster
 ) -> None:
     meant = {"get_env", "get_pod_manifest", "load_user_options", "start", "stop", "poll"}
-    meant |= {"_start_reflector", "_make_create_pod_request"}
+    meant |= {"_start_reflector", "_make_create_pod_request", "_ensure_namespace"}
     ours = {n for n, v in vars(GpuKubeSpawner).items() if callable(v) or isinstance(v, property)}
     hidden = {name for name in ours if hasattr(KubeSpawner, name) and not name.startswith("__")}
     assert hidden == meant

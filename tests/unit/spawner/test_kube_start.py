@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from gpuspawner import starting, watching
 from gpuspawner.kube import GpuKubeSpawner
 from gpuspawner.refusals import Refusal
 from tests.unit.spawner import kube, played
+from tests.unit.spawner.kube import started
 from tests.unit.spawner.played import PlayedCluster
 
 REF = "gpuhub-users/jupyter-ann"
@@ -26,22 +26,8 @@ pytestmark = [
 
 
 @pytest.fixture
-async def port() -> AsyncIterator[int]:
-    """Where the played server listens."""
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    yield server.sockets[0].getsockname()[1]
-    server.close()
-
-
-@pytest.fixture
 async def ann(cluster: PlayedCluster, tmp_path: Path, port: int) -> GpuKubeSpawner:
     return kube.spawner(kube.settings(tmp_path), port=port)
-
-
-async def started(made: GpuKubeSpawner, options: Any = None) -> str:
-    await kube.chosen(made, options or {})
-    url: str = await asyncio.wait_for(made.start(), 30)
-    return url
 
 
 async def refused(made: GpuKubeSpawner, options: Any = None) -> Refusal:
@@ -254,7 +240,7 @@ async def test_with_a_namespace_per_person_a_silent_cluster_does_not_end_the_hub
     cluster: PlayedCluster, tmp_path: Path
 ) -> None:
     cluster.silent = True
-    made = kube.spawner(kube.settings(tmp_path, user_namespaces={}))
+    made = kube.spawner(kube.settings(tmp_path, user_namespaces={"hub": "gpuhub", "walls_file": "/none"}))
     assert await made.poll() is None
 
 
@@ -336,18 +322,3 @@ async def test_an_answer_that_came_too_late_was_still_ours(
 ) -> None:
     await started(ann)
     assert await ann._make_create_pod_request(await kube.manifest(ann), 5) is True
-
-
-async def test_a_namespace_per_person_is_made_with_its_labels(
-    cluster: PlayedCluster, tmp_path: Path, port: int
-) -> None:
-    made = kube.spawner(
-        kube.settings(tmp_path, namespace="", user_namespaces={"labels": {"lab": "x"}}), port=port
-    )
-    await started(made)
-    labels = cluster.objects["namespaces"]["/gpuhub-user-ann"]["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert labels["gpuhub.io/users"] == "true"
-    assert labels["lab"] == "x"
-    assert list(cluster.pods) == ["gpuhub-user-ann/jupyter-ann"]
-    assert await made.poll() is None

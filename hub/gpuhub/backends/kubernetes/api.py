@@ -47,6 +47,7 @@ class Kind:
         return f"{root}{place}/{self.plural}" + ("" if name is None else f"/{name}")
 
 
+NAMESPACES = Kind("v1", "namespaces", "Namespace", namespaced=False)
 NODES = Kind("v1", "nodes", "Node", namespaced=False)
 PODS = Kind("v1", "pods", "Pod")
 SECRETS = Kind("v1", "secrets", "Secret")

@@ -109,10 +109,13 @@ class WorkerPod:
 
 @dataclass(frozen=True)
 class ForeignPod:
-    """Somebody else's pod that holds GPUs."""
+    """A pod that holds GPUs, wherever it is; our own workers are among them."""
 
+    namespace: str
     node: str
     holds: Mapping[str, int]
+    worker: bool
+    """It has a worker's labels. Whether it is one, its namespace says."""
 
 
 @dataclass(frozen=True)
@@ -193,23 +196,16 @@ def own_pod(found: Object) -> ServerPod | WorkerPod | None:
     )
 
 
-def foreign_pod(
-    found: Object, *, resources: Collection[str], ours: Collection[str] | None
-) -> ForeignPod | None:
-    """Read somebody else's pod; None where it holds none of ``resources``, or is a worker of ours.
-
-    ``ours`` are the namespaces in which our labels count; None: in all.
-    """
+def foreign_pod(found: Object, *, resources: Collection[str]) -> ForeignPod | None:
+    """Read any pod; None where it holds none of ``resources``."""
     metadata, spec = mapping(found, "metadata"), mapping(found, "spec")
     place = text_of(spec, "nodeName")
     holds = held(spec, resources)
     if not holds or not place or text_of(mapping(found, "status"), "phase") in FINISHED:
         return None
     labels = mapping(metadata, "labels")
-    here = ours is None or text_of(metadata, "namespace") in ours
-    if here and labels.get(COMPONENT) == WORKER_COMPONENT and LEASE in labels:
-        return None
-    return ForeignPod(place, holds)
+    worker = labels.get(COMPONENT) == WORKER_COMPONENT and LEASE in labels
+    return ForeignPod(text_of(metadata, "namespace"), place, holds, worker)
 
 
 def happening(found: Object) -> Happening | None:

@@ -123,7 +123,8 @@ class KubernetesSettings(_Model):
 
     namespace: Label = Field(description="The broker's own namespace: its leader Lease lives there.")
     users_namespace: Label | None = Field(
-        description="Where servers and workers are. null: in namespaces of their own, found by label."
+        description="Where servers and workers are. null: in namespaces of people's own, with the label "
+        "gpuhub.io/hub and the broker's namespace as its value."
     )
     kubeconfig: Path | None = Field(default=None, description="File; null: the pod's own account.")
     lease_name: Name = Field(

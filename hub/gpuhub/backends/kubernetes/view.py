@@ -1,8 +1,9 @@
 """The backend's picture of the cluster: four caches, joined into the questions that it asks.
 
-Nodes, our own pods (servers and workers), other people's pods that hold GPUs, and events about workers.
-A question about pods or offers raises `BackendError` when the picture is too old; events only explain, so
-an old one does no harm.
+Nodes, our own pods (servers and workers), other people's pods that hold GPUs, and events about workers;
+with a namespace per person also which namespaces are ours. Labels of a pod mean something only there:
+anybody may write them elsewhere. A question about pods or offers raises `BackendError` when the picture is
+too old; events only explain, so an old one does no harm.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from gpuhub.backends.base import BackendError
 from gpuhub.backends.kubernetes import seen
-from gpuhub.backends.kubernetes.api import EVENTS, NODES, PODS, Api, Object
+from gpuhub.backends.kubernetes.api import EVENTS, NAMESPACES, NODES, PODS, Api, Object
 from gpuhub.backends.kubernetes.cache import Cache, Key
 from gpuhub.backends.kubernetes.pools import (
     Counted,
@@ -25,6 +26,7 @@ from gpuhub.backends.kubernetes.pools import (
 )
 from gpuhub.backends.kubernetes.seen import ForeignPod, Happening, Node, ServerPod, WorkerPod
 from gpuhub.backends.kubernetes.settings import KubernetesSettings
+from gpuspawner.walls import HUB_LABEL
 
 LOST_SECONDS = 10.0
 """A picture that was not in touch for longer decides nothing."""
@@ -47,7 +49,16 @@ class ClusterView:
         self._on_worker_gone = on_worker_gone
         labels, resources = labels_of_interest(settings.pools), resources_of_interest(settings.pools)
         users = settings.users_namespace
-        ours = None if users is None else {users}
+        self._places: Cache[bool] | None = None
+        if users is None:
+            self._places = Cache(
+                api,
+                NAMESPACES,
+                labels=f"{HUB_LABEL}={settings.namespace}",
+                keep=lambda _found: True,
+                clock=clock,
+                random=chance,
+            )
         self._nodes: Cache[Node] = Cache(
             api,
             NODES,
@@ -69,7 +80,7 @@ class ClusterView:
             api,
             PODS,
             fields=HOLDERS,
-            keep=lambda found: seen.foreign_pod(found, resources=resources, ours=ours),
+            keep=lambda found: seen.foreign_pod(found, resources=resources),
             clock=clock,
             random=chance,
         )
@@ -88,16 +99,27 @@ class ClusterView:
         async with asyncio.TaskGroup() as group:
             for cache in (self._nodes, self._own, self._foreign, self._events):
                 group.create_task(cache.run())
+            if self._places is not None:
+                group.create_task(self._places.run())
 
     async def wait(self) -> None:
         """Wait until everything that decides has been listed once."""
         await self._nodes.wait()
         await self._own.wait()
         await self._foreign.wait()
+        if self._places is not None:
+            await self._places.wait()
 
     def check_own(self) -> None:
         """Raise `BackendError` where servers and workers cannot be seen."""
         self._check(self._own, "servers and workers")
+        if self._places is not None:
+            self._check(self._places, "namespaces")
+
+    def _is_ours(self, namespace: str) -> bool:
+        if self._places is None:
+            return namespace == self._settings.users_namespace
+        return ("", namespace) in self._places.items
 
     def _check(self, cache: Cache[Any], what: str) -> None:
         age = cache.age_seconds()
@@ -108,7 +130,11 @@ class ClusterView:
     # --- our own pods
 
     def workers(self) -> Iterator[WorkerPod]:
-        return (pod for pod in self._own.items.values() if isinstance(pod, WorkerPod))
+        return (
+            pod
+            for pod in self._own.items.values()
+            if isinstance(pod, WorkerPod) and self._is_ours(pod.namespace)
+        )
 
     def worker(self, lease_id: str) -> WorkerPod | None:
         return next((pod for pod in self.workers() if pod.lease == lease_id), None)
@@ -117,7 +143,9 @@ class ClusterView:
         return [
             pod
             for pod in self._own.items.values()
-            if isinstance(pod, ServerPod) and (pod.user, pod.server) == (user, server)
+            if isinstance(pod, ServerPod)
+            and (pod.user, pod.server) == (user, server)
+            and self._is_ours(pod.namespace)
         ]
 
     def server(self, user: str, server: str) -> ServerPod | None:
@@ -137,7 +165,7 @@ class ClusterView:
         self._own.drop((pod.namespace, pod.name))
 
     def _own_gone(self, _key: Key, pod: ServerPod | WorkerPod) -> None:
-        if isinstance(pod, WorkerPod):
+        if isinstance(pod, WorkerPod) and self._is_ours(pod.namespace):
             self._on_worker_gone(pod)
 
     # --- machines
@@ -149,7 +177,9 @@ class ClusterView:
         self.check_own()
         nodes = list(self._nodes.items.values())
         pools = self._settings.pools or found_pools(nodes)
-        return count(pools, nodes, list(self.workers()), list(self._foreign.items.values()))
+        others = self._foreign.items.values()
+        foreign = [pod for pod in others if not (pod.worker and self._is_ours(pod.namespace))]
+        return count(pools, nodes, list(self.workers()), foreign)
 
     def node_answers(self, name: str) -> bool | None:
         """Whether a machine is there and its kubelet reports; None: it cannot be told."""
