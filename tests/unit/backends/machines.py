@@ -214,7 +214,10 @@ def container_status(pod: Object, state: dict[str, Any], *, ready: bool) -> dict
 
 
 class StandInScheduler:
-    """Gives pods to the first node that has the GPUs, and says so where none has."""
+    """Gives pods to the first node that they may have and that has the GPUs, and says so where none has.
+
+    It knows node selectors, nodes by name (matchFields) and scheduling gates.
+    """
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -239,23 +242,52 @@ class StandInScheduler:
 
     async def _place(self, pod: Object, pods: list[Object]) -> None:
         place, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        for machine in (await self._api.list(NODES)).items:
+        if pod["spec"].get("schedulingGates"):
+            await self._says(
+                pod, "SchedulingGated", "Scheduling is blocked due to non-empty scheduling gates"
+            )
+            return
+        machines = (await self._api.list(NODES)).items
+        for machine in machines:
+            if not _may_have(pod, machine):
+                continue
             held = sum(
                 _gpus(one)
                 for one in pods
                 if one["spec"].get("nodeName") == machine["metadata"]["name"]
                 and one["status"].get("phase") not in ("Succeeded", "Failed")
             )
-            free = int(machine["status"]["allocatable"][GPU]) - held
+            free = int(machine["status"]["allocatable"].get(GPU, 0)) - held
             if _gpus(pod) <= free and not machine["spec"].get("unschedulable"):
                 placed = {"spec": {"nodeName": machine["metadata"]["name"]}}
                 pod["spec"]["nodeName"] = machine["metadata"]["name"]
                 await self._api.patch(PODS, place, name, placed)
                 return
-        words = f"0/1 nodes are available: 1 Insufficient {GPU}. preemption: not helpful"
-        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}
+        fit = sum(_may_have(pod, machine) for machine in machines)
+        others = f", {len(machines) - fit} node(s) didn't match Pod's node affinity/selector"
+        words = f"0/{len(machines)} nodes are available: {fit} Insufficient {GPU}"
+        await self._says(
+            pod, "Unschedulable", f"{words}{others if fit < len(machines) else ''}. preemption: no"
+        )
+
+    async def _says(self, pod: Object, reason: str, words: str) -> None:
+        condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": words}
         if pod["status"].get("conditions") != [condition]:
+            place, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
             await self._api.patch(PODS, place, name, {"status": {"conditions": [condition]}})
+
+
+def _may_have(pod: Object, machine: Object) -> bool:
+    labels, spec = machine["metadata"]["labels"], pod["spec"]
+    if not (spec.get("nodeSelector") or {}).items() <= labels.items():
+        return False
+    required = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{"matchFields": []}]}
+    )
+    return any(
+        all(machine["metadata"]["name"] in field["values"] for field in term["matchFields"])
+        for term in required["nodeSelectorTerms"]
+    )
 
 
 async def happen(api: Api, pod: Object, reason: str, message: str = "raw words") -> None:

@@ -181,7 +181,7 @@ async def test_a_worker_that_was_deleted_by_hand_is_seen_until_it_is_forgotten(w
 
 async def test_a_worker_waits_for_room_in_plain_words_and_starts_when_there_is_some(world: World) -> None:
     await world.backend.start(order(lease_id="a" * 32, user="bob", gpus=2))
-    await until(lambda: _ready(world.backend, "a" * 32), "the first worker is ready")
+    await until(lambda: ready(world.backend, "a" * 32), "the first worker is ready")
     await world.backend.start(order())
     waits = await world.seen(lambda worker: worker.waiting and "free GPU" in worker.message)
     assert waits.phase is Phase.STARTING
@@ -190,7 +190,7 @@ async def test_a_worker_waits_for_room_in_plain_words_and_starts_when_there_is_s
     assert not (await world.ready()).waiting
 
 
-async def _ready(backend: KubernetesBackend, lease_id: str) -> bool:
+async def ready(backend: KubernetesBackend, lease_id: str) -> bool:
     worker = (await backend.observe()).get(lease_id)
     return worker is not None and worker.phase is Phase.READY
 
@@ -330,7 +330,7 @@ async def test_which_gpus_a_worker_was_given_is_told_when_the_agent_knows() -> N
         ) as backend,
     ):
         await backend.start(order())
-        await until(lambda: _ready(backend, LEASE), "the worker is ready")
+        await until(lambda: ready(backend, LEASE), "the worker is ready")
         assert (await backend.observe())[LEASE].device_ids == ()
         known[f"node1/{NAME}"] = (Given(),)
         worker = (await backend.observe())[LEASE]

@@ -38,6 +38,7 @@ from gpuhub.backends.kubernetes.tokens import Reviewed, review_token
 from gpuhub.backends.kubernetes.view import ClusterView
 from gpuspawner import pods
 from gpuspawner.names import worker_name
+from gpuspawner.objects import mapping, text_of
 from gpuspawner.pods import UnfitServer, WorkerWants
 
 PREFIX = "gpu-"
@@ -190,6 +191,9 @@ class KubernetesBackend:
         if own_pod(server_pod) != server and not _same(server_pod, server):
             raise StartRefused(NO_SERVER)
         wants = self._wants(order, name, pool)
+        place = text_of(mapping(server_pod, "spec"), "nodeName")
+        if wants.pinned and self._view.has_pool(place, pool) is False:
+            raise StartRefused(reasons.ELSEWHERE)
         pod = pods.worker_pod(server_pod, wants)
         pod["metadata"]["annotations"][KEYS_REVISION] = _revision(order.public_key)
         policy = pods.worker_policy(server_pod, wants)
@@ -315,7 +319,7 @@ class KubernetesBackend:
         if pod.ready and pod.ip:
             return WorkerSeen(pod.lease, Phase.READY, _address(pod.ip), ids, devices=devices)
         pinned = self._settings.home_access_mode == "ReadWriteOnce"
-        start = reasons.start(pod, self._view.events(pod), pinned=pinned)
+        start = reasons.start(pod, self._view.events(pod), pinned=pinned, ahead=self._view.ahead(pod))
         return WorkerSeen(
             pod.lease, Phase.STARTING, None, ids, start.message, waiting=start.waits, devices=devices
         )

@@ -29,6 +29,7 @@ class Start:
     message: str
 
 
+GPU_SHORT = r"Insufficient [a-z0-9.-]+/"
 UNSCHEDULABLE: Sequence[tuple[str, str]] = (
     # The first that fits counts: what keeps the pod from the machines with GPUs stands before what is
     # said of all the other machines.
@@ -42,7 +43,7 @@ UNSCHEDULABLE: Sequence[tuple[str, str]] = (
         r"volume node affinity conflict|exceed max volume count",
         "Your home folder cannot be reached from a machine with a free GPU; it waits for one that can.",
     ),
-    (r"Insufficient [a-z0-9.-]+/", "It waits for a free GPU in the cluster."),
+    (GPU_SHORT, "It waits for a free GPU in the cluster."),
     (
         r"Insufficient (cpu|memory|ephemeral-storage)|Too many pods",
         "It waits for a machine with a GPU that has enough room besides.",
@@ -53,9 +54,14 @@ UNSCHEDULABLE: Sequence[tuple[str, str]] = (
     ),
 )
 WAITS = "It waits for its place in the cluster."
-QUEUED = "It waits for its turn in the cluster's queue."
+QUEUED = "It waits for its turn in the cluster's queue"
 GROWS = "A machine with a GPU is being started for it; that takes some minutes."
 PINNED = "It waits for a free GPU on the machine where your server runs: your home folder is there."
+PINNED_ROOM = "It waits for room on the machine where your server runs: your home folder is there."
+ELSEWHERE = (
+    "Your server runs on a machine without such a GPU, and your home folder can be used on one machine at a "
+    "time. Stop your server and start it again, or ask your operator for machines with GPUs."
+)
 
 HELD_UP: dict[str, str] = {
     # containerStatuses[].state.waiting.reason
@@ -138,10 +144,15 @@ AWAY = "The cluster does not answer at the moment; it is tried again."
 REFUSED_SOMEHOW = "The cluster did not take the worker."
 
 
-def start(pod: WorkerPod, events: Sequence[Happening] = (), *, pinned: bool = False) -> Start:
-    """Return where the start of a pod that is not ready stands. ``events``: about it, oldest first."""
+def start(
+    pod: WorkerPod, events: Sequence[Happening] = (), *, pinned: bool = False, ahead: int | None = None
+) -> Start:
+    """Return where the start of a pod that is not ready stands. ``events``: about it, oldest first.
+
+    ``ahead``: how many of our own stand before it in the cluster's queue; None: it is in none that we know.
+    """
     if not pod.node:
-        return Start(True, _waits(pod, events, pinned))
+        return Start(True, _waits(pod, events, pinned, ahead))
     if pod.waits_for in HELD_UP:
         return Start(False, HELD_UP[pod.waits_for])
     if not pod.started:
@@ -153,14 +164,12 @@ def start(pod: WorkerPod, events: Sequence[Happening] = (), *, pinned: bool = Fa
     return Start(False, "")
 
 
-def _waits(pod: WorkerPod, events: Sequence[Happening], pinned: bool) -> str:
-    if pod.gated:
-        return QUEUED
+def _waits(pod: WorkerPod, events: Sequence[Happening], pinned: bool, ahead: int | None) -> str:
     placed = pod.conditions.get("PodScheduled")
+    if pod.gated or (placed is not None and not placed.true and placed.reason == "SchedulingGated"):
+        return _queued(ahead)
     if placed is None or placed.true:
         return WAITS
-    if placed.reason == "SchedulingGated":
-        return QUEUED
     grows = next(
         (e.reason for e in reversed(events) if e.reason in ("TriggeredScaleUp", "NotTriggerScaleUp")), ""
     )
@@ -168,8 +177,18 @@ def _waits(pod: WorkerPod, events: Sequence[Happening], pinned: bool) -> str:
         return GROWS
     for pattern, sentence in UNSCHEDULABLE:
         if re.search(pattern, placed.message, re.IGNORECASE):
-            return PINNED if pinned and "Insufficient" in placed.message else sentence
+            if pinned and "Insufficient" in placed.message:
+                return PINNED if re.search(GPU_SHORT, placed.message, re.IGNORECASE) else PINNED_ROOM
+            return sentence
     return WAITS
+
+
+def _queued(ahead: int | None) -> str:
+    if ahead is None:
+        return f"{QUEUED}."
+    if ahead == 0:
+        return f"{QUEUED}; no other of this hub is before it."
+    return f"{QUEUED}; {ahead} of this hub {'is' if ahead == 1 else 'are'} before it."
 
 
 def end(pod: WorkerPod) -> str:

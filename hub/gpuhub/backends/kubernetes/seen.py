@@ -17,6 +17,7 @@ from gpuspawner.objects import mapping, mappings, text_of
 PART_OF, COMPONENT = "app.kubernetes.io/part-of", "component"
 LEASE, SERVER = "gpuhub.io/lease", "gpuhub.io/server"
 POOL = "gpuhub.io/pool"
+QUEUE = "kueue.x-k8s.io/queue-name"
 SERVER_COMPONENT, WORKER_COMPONENT = "singleuser-server", "gpuhub-worker"
 USERNAME, SERVERNAME = "hub.jupyter.org/username", "hub.jupyter.org/servername"
 OWN_PODS = f"{PART_OF}=gpuhub,{COMPONENT} in ({SERVER_COMPONENT},{WORKER_COMPONENT})"
@@ -87,6 +88,10 @@ class WorkerPod:
     message: str
     conditions: Mapping[str, Condition]
     gated: bool
+    """Somebody (Kueue) holds it back from the scheduler."""
+    queue: str
+    """Kueue's LocalQueue that it stands in."""
+    created: str
     leaving_by: datetime | None
     """It was told to end, and this is when it will be made to."""
     ip: str
@@ -187,6 +192,8 @@ def own_pod(found: Object) -> ServerPod | WorkerPod | None:
         message=text_of(status, "message"),
         conditions=_conditions(status),
         gated=bool(mappings(spec, "schedulingGates")),
+        queue=text_of(labels, QUEUE),
+        created=text_of(metadata, "creationTimestamp"),
         leaving_by=_moment(text_of(metadata, "deletionTimestamp")),
         ip=text_of(status, "podIP"),
         waits_for=text_of(mapping(state, "waiting"), "reason"),

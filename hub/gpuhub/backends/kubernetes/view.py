@@ -19,13 +19,14 @@ from gpuhub.backends.kubernetes.api import EVENTS, NAMESPACES, NODES, PODS, Api,
 from gpuhub.backends.kubernetes.cache import Cache, Key
 from gpuhub.backends.kubernetes.pools import (
     Counted,
+    belongs,
     count,
     found_pools,
     labels_of_interest,
     resources_of_interest,
 )
 from gpuhub.backends.kubernetes.seen import ForeignPod, Happening, Node, ServerPod, WorkerPod
-from gpuhub.backends.kubernetes.settings import KubernetesSettings
+from gpuhub.backends.kubernetes.settings import KubernetesPool, KubernetesSettings
 from gpuspawner.walls import HUB_LABEL
 
 LOST_SECONDS = 10.0
@@ -168,6 +169,16 @@ class ClusterView:
         if isinstance(pod, WorkerPod) and self._is_ours(pod.namespace):
             self._on_worker_gone(pod)
 
+    def ahead(self, pod: WorkerPod) -> int | None:
+        """Return how many of our workers came before one into its queue; None: it is in none."""
+        if not pod.queue:
+            return None
+        own = (pod.created, pod.name)
+        return sum(
+            other.gated and other.queue == pod.queue and (other.created, other.name) < own
+            for other in self.workers()
+        )
+
     # --- machines
 
     def count(self) -> list[Counted]:
@@ -180,6 +191,11 @@ class ClusterView:
         others = self._foreign.items.values()
         foreign = [pod for pod in others if not (pod.worker and self._is_ours(pod.namespace))]
         return count(pools, nodes, list(self.workers()), foreign)
+
+    def has_pool(self, name: str, pool: KubernetesPool) -> bool | None:
+        """Whether a machine is of a pool's kind, however full it is; None: it cannot be told."""
+        node = self._nodes.items.get(("", name))
+        return None if node is None or self._nodes.age_seconds() > LOST_SECONDS else belongs(node, pool)
 
     def node_answers(self, name: str) -> bool | None:
         """Whether a machine is there and its kubelet reports; None: it cannot be told."""
