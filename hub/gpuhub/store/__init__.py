@@ -24,6 +24,9 @@ DATABASE_AWAY = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 """What any method raises while the database cannot be reached, is locked, or has no room left."""
 
 
+LOOKS_LIKE = "sqlite+aiosqlite:////path/file or postgresql+psycopg://user:password@host/name"
+
+
 class Store:
     """The database of one broker. Writes follow each other; reads see what was committed."""
 
@@ -36,12 +39,22 @@ class Store:
 
     @classmethod
     async def open(cls, url: str) -> Store:
-        """Connect and bring the schema to the newest revision."""
-        engine = connect(url)
+        """Connect and bring the schema to the newest revision.
+
+        Raises `OSError` for an address that cannot be used and for a database that does not answer; what it
+        says never holds the address, which has a password in it.
+        """
+        try:
+            engine = connect(url)
+        except (exc.ArgumentError, ImportError, ValueError):
+            raise OSError(f"the database's address cannot be used; it looks like {LOOKS_LIKE}") from None
         try:
             await migrate(engine)
-        except BaseException:
+        except BaseException as error:
             await engine.dispose()
+            if isinstance(error, DATABASE_AWAY):
+                why = " ".join(str(getattr(error, "orig", None) or error).split())
+                raise OSError(f"the database does not answer: {why}") from None
             raise
         return cls(engine)
 
