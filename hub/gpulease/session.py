@@ -44,6 +44,14 @@ class Verdict(Outgoing):
     verdict: VerdictKind
     reason: str | None = Field(None, description="Why it is left or rebuilt.")
     hint: str | None = Field(None, description="How to get it back.")
+    excluded: bool = Field(
+        default=False, description="The person excluded it: it is left, and needs no consent."
+    )
+
+    @property
+    def needs_consent(self) -> bool:
+        """Somebody must agree that it stays behind."""
+        return self.verdict == "left" and not self.excluded
 
 
 class Move(Outgoing):
@@ -168,6 +176,54 @@ class RestoreRequest(Incoming):
 class RestoreResult(Outgoing):
     snapshot: str
     verdicts: list[Verdict]
+
+
+class RebuildCell(Outgoing):
+    """A cell to run again."""
+
+    number: int = Field(description="Its execution count, as in [3].")
+    code: str
+    makes: list[str] = Field(description="The wanted names that it makes or changes.")
+    seconds: float = Field(description="How long it took when it ran.")
+    warnings: list[str] = Field(default_factory=list, description="What it does beside that; sentences.")
+
+
+class Unrebuildable(Outgoing):
+    """A variable that no cell brings back."""
+
+    name: str
+    reason: str
+
+
+class RebuildPlan(Outgoing):
+    """The fewest cells that make variables again, in the order in which to run them.
+
+    ``GET kernels/ID/rebuild`` (``?name=x&name=y``; none: all that cells made and that is gone). Run
+    them in the notebook, or let ``POST kernels/ID/rebuild`` do it.
+    """
+
+    names: list[str]
+    cells: list[RebuildCell]
+    cannot: list[Unrebuildable] = Field(default_factory=list)
+
+
+class RebuildRequest(Incoming):
+    """Run the cells of a plan that was looked at. ``cells``: their numbers; the consent is to these.
+
+    If others would be needed now, the answer is 409 and nothing runs. A cell that is still running after
+    ``timeout_seconds`` is interrupted.
+    """
+
+    names: list[Annotated[str, StringConstraints(max_length=1000)]] | None = Field(None, max_length=10_000)
+    cells: list[int] = Field(max_length=10_000)
+    timeout_seconds: float = Field(default=600.0, gt=0, le=24 * 3600)
+
+
+class RebuildResult(Outgoing):
+    ran: list[int] = Field(description="The old numbers of the cells that ran through.")
+    failed: int | None = Field(None, description="The cell that failed; those after it did not run.")
+    error: str | None = None
+    output: str = Field("", description="What they printed, cut after 20 000 characters.")
 
 
 class GpuOn(Incoming):

@@ -717,6 +717,95 @@ export interface components {
             used: number | null;
         };
         /**
+         * RebuildCell
+         * @description A cell to run again.
+         */
+        RebuildCell: {
+            /** Code */
+            code: string;
+            /**
+             * Makes
+             * @description The wanted names that it makes or changes.
+             */
+            makes: string[];
+            /**
+             * Number
+             * @description Its execution count, as in [3].
+             */
+            number: number;
+            /**
+             * Seconds
+             * @description How long it took when it ran.
+             */
+            seconds: number;
+            /**
+             * Warnings
+             * @description What it does beside that; sentences.
+             */
+            warnings: string[];
+        };
+        /**
+         * RebuildPlan
+         * @description The fewest cells that make variables again, in the order in which to run them.
+         *
+         *     ``GET kernels/ID/rebuild`` (``?name=x&name=y``; none: all that cells made and that is gone). Run
+         *     them in the notebook, or let ``POST kernels/ID/rebuild`` do it.
+         */
+        RebuildPlan: {
+            /** Cannot */
+            cannot: components["schemas"]["Unrebuildable"][];
+            /** Cells */
+            cells: components["schemas"]["RebuildCell"][];
+            /** Names */
+            names: string[];
+        };
+        /**
+         * RebuildRequest
+         * @description Run the cells of a plan that was looked at. ``cells``: their numbers; the consent is to these.
+         *
+         *     If others would be needed now, the answer is 409 and nothing runs. A cell that is still running after
+         *     ``timeout_seconds`` is interrupted.
+         */
+        RebuildRequest: {
+            /** Cells */
+            cells: number[];
+            /**
+             * Names
+             * @default null
+             */
+            names: string[] | null;
+            /**
+             * Timeout Seconds
+             * @default 600
+             */
+            timeout_seconds: number;
+        };
+        /** RebuildResult */
+        RebuildResult: {
+            /**
+             * Error
+             * @default null
+             */
+            error: string | null;
+            /**
+             * Failed
+             * @description The cell that failed; those after it did not run.
+             * @default null
+             */
+            failed: number | null;
+            /**
+             * Output
+             * @description What they printed, cut after 20 000 characters.
+             * @default
+             */
+            output: string;
+            /**
+             * Ran
+             * @description The old numbers of the cells that ran through.
+             */
+            ran: number[];
+        };
+        /**
          * RestoreRequest
          * @description Load a snapshot into this kernel: all of it, or the named variables.
          */
@@ -835,6 +924,16 @@ export interface components {
             user: string;
         };
         /**
+         * Unrebuildable
+         * @description A variable that no cell brings back.
+         */
+        Unrebuildable: {
+            /** Name */
+            name: string;
+            /** Reason */
+            reason: string;
+        };
+        /**
          * Usage
          * @description The last telemetry of a lease's GPUs. None where nothing is known.
          */
@@ -881,6 +980,12 @@ export interface components {
              * @default null
              */
             bytes: number | null;
+            /**
+             * Excluded
+             * @description The person excluded it: it is left, and needs no consent.
+             * @default false
+             */
+            excluded: boolean;
             /**
              * Hint
              * @description How to get it back.

@@ -27,6 +27,7 @@ from gpulease.models import MAX_BODY_BYTES, Incoming
 from gpulease.session import (
     GpuOn,
     PlacementRequest,
+    RebuildRequest,
     RestoreRequest,
     SnapshotList,
     SnapshotRequest,
@@ -176,6 +177,22 @@ class RestoreResource(Resource):
         )
 
 
+class RebuildResource(Resource):
+    """Cells to run again: look at them first, then agree to them by their numbers."""
+
+    @_answers
+    async def get(self, kernel_id: str) -> None:
+        names = self.get_query_arguments("name", strip=False) or None
+        if names is not None and (len(names) > 10_000 or any(len(one) > 1000 for one in names)):
+            raise errors.BadRequest("These are too many names, or one is too long.")
+        self.answer(await self.session.call(self.session.states.rebuild_plan(kernel_id, names)))
+
+    @_answers
+    async def post(self, kernel_id: str) -> None:
+        wish = self.body(RebuildRequest)
+        self.answer(await self.session.call(self.session.states.rebuild(kernel_id, wish)))
+
+
 class NoticeResource(Resource):
     @_answers
     async def delete(self, kernel_id: str, notice_id: str) -> None:
@@ -287,6 +304,7 @@ def routes(base_url: str, session: Session, activity: Activity) -> list[tuple[st
         (f"{kernel}/move", MoveResource),
         (f"{kernel}/snapshots", KernelSnapshotsResource),
         (f"{kernel}/restore", RestoreResource),
+        (f"{kernel}/rebuild", RebuildResource),
         (f"{kernel}/notices/{one}", NoticeResource),
         ("snapshots", SnapshotsResource),
         (f"snapshots/{one}", SnapshotResource),

@@ -30,6 +30,7 @@ BOUND_SECONDS = 1.0
 KEPT = 2
 """The newest may be of a moment that went wrong already; the one before is a second chance."""
 LOOK_SECONDS = 1.0
+LOOKS_BETWEEN_COUNTS = 3
 POLL_SECONDS = 0.2
 SHARE = 5.0
 """A save that took a second is not followed by another within so many."""
@@ -85,8 +86,12 @@ class Autosave:
 
     async def follow(self) -> None:
         """For ever: look what is due, and save it."""
+        looks = 0
         while True:
             await asyncio.sleep(self._look_seconds)
+            looks += 1
+            if looks % LOOKS_BETWEEN_COUNTS == 0:
+                await self._states.look()
             for kernel in [*self._kernels.values()]:
                 tally = self._tallies.setdefault(kernel.id, _Tally())
                 if self._due(kernel, tally):

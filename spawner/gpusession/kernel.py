@@ -23,6 +23,9 @@ from gpulease.session import (
     Move,
     MoveStep,
     Placement,
+    RebuildPlan,
+    RebuildRequest,
+    RebuildResult,
     RestoreResult,
     SnapshotReason,
     Verdict,
@@ -392,6 +395,26 @@ class Kernel:
         self.notices.drop("restore-offer")
         self._session.changed(self)
         return RestoreResult(snapshot=snapshot, verdicts=verdicts)
+
+    async def rebuild_plan(self, names: list[str] | None) -> RebuildPlan:
+        """Which cells would make these variables again (None: all that are lost). Raises Conflict …"""
+        self._need_state()
+        return RebuildPlan.model_validate(await self.request("plan", {"names": names}, "control"))
+
+    async def rebuild(self, wish: RebuildRequest) -> RebuildResult:
+        """Run the cells of a plan. Raises Conflict (others are needed now), Unavailable (too slow) …"""
+        self._need_state()
+        async with self._alone():
+            self.saved_cells = -1
+            work = self.request("rebuild", {"names": wish.names, "cells": wish.cells})
+            try:
+                done = await asyncio.wait_for(work, wish.timeout_seconds)
+            except TimeoutError:
+                text = (
+                    f"The cells ran for longer than {wish.timeout_seconds:.0f} seconds and were interrupted."
+                )
+                raise errors.Unavailable(text, hint="Run them in the notebook, or allow more time.") from None
+        return RebuildResult.model_validate(done)
 
     async def request(self, op: str, body: dict[str, Any], channel: str = "shell") -> dict[str, Any]:
         """One request to the agent; its errors become those of `gpulease.errors`."""

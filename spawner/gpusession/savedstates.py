@@ -8,13 +8,14 @@ kept and the sizes counted anew; only what is whole is restored.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from gpulease import errors
-from gpulease.session import RestoreResult, SnapshotInfo
+from gpulease.session import RebuildPlan, RebuildRequest, RebuildResult, RestoreResult, SnapshotInfo
 from gpusession.kernel import Kernel
 from gpusession.offers import Offers
 
@@ -45,6 +46,8 @@ class SavedStates:
         self._offers = Offers(store.folder)
         self.folder = store.folder
         self.total_bytes = 0
+        self._seen = 0
+        """When the folder last changed, as of the last count."""
 
     async def list(self) -> list[SnapshotInfo]:
         return await asyncio.to_thread(self._store.list)
@@ -84,6 +87,22 @@ class SavedStates:
         self._offers.settle([snapshot_id], [one.id for one in await self.list()])
         return result
 
+    async def rebuild_plan(self, kernel_id: str, names: Sequence[str] | None) -> RebuildPlan:
+        return await self._kernel(kernel_id).rebuild_plan(None if names is None else [*names])
+
+    async def rebuild(self, kernel_id: str, wish: RebuildRequest) -> RebuildResult:
+        return await self._kernel(kernel_id).rebuild(wish)
+
+    async def look(self) -> None:
+        """Somebody else may have saved (a cell, the worker): then count anew."""
+        if await asyncio.to_thread(self._changed_at) != self._seen:
+            await self.measure()
+
+    def _changed_at(self) -> int:
+        with contextlib.suppress(OSError):
+            return self.folder.stat().st_mtime_ns
+        return 0
+
     async def delete(self, snapshot_id: str) -> None:
         """Raises NotFound."""
         await asyncio.to_thread(self._store.delete, snapshot_id)
@@ -92,6 +111,7 @@ class SavedStates:
     async def measure(self) -> None:
         """After a save: make room, and count what is there."""
         await asyncio.to_thread(self._store.prune)
+        self._seen = await asyncio.to_thread(self._changed_at)
         self.total_bytes = await asyncio.to_thread(self._store.total_bytes)
         self._changed()
 

@@ -18,6 +18,7 @@ PARTS = {
     "queue": "what a broker's turn costs with 10 to 10 000 queued leases",
     "state": "saving and loading variables, beside the bare disk, np.save and cloudpickle",
     "move": "visible pause of a move, beside restart-and-re-run and dill",
+    "notes": "noting which cell made which variable, beside the same cells without it",
     "cells": "empty-cell round trip and output throughput, beside plain Jupyter",
     "memory": "memory of hub, proxy and broker, idle and with 20 servers, beside stock JupyterHub",
 }

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -31,7 +32,9 @@ from traitlets import Dict, Type
 
 from gpulease.errors import GpuhubError
 from gpusession.kernels.ownlog import KernelHandler
+from gpusession.state import replay_ledger
 from gpusession.state.agent import StateAgent, told
+from gpusession.state.magic import GpuStateMagics
 
 PROGRESS_SECONDS = 0.1
 INTERRUPT_AGAIN_SECONDS = 2.0
@@ -47,10 +50,21 @@ class GpuhubKernel(IPythonKernel):
         if (debugger := getattr(self, "debugger", None)) is not None:
             debugger.between_cells = self._between_cells
         self.shell_handlers["gpuhub_request"] = self.control_handlers["gpuhub_request"] = self.gpuhub_request
+        replay_ledger.of(self.shell).follow(self.shell)
         self._agent = StateAgent(self.shell, now=_now, make_id=_make_id)
         self._notebook = os.environ.get("GPUHUB_NOTEBOOK") or os.environ.get("JPY_SESSION_NAME") or None
+        if folder := os.environ.get("GPUHUB_SNAPSHOTS"):
+            self.shell.register_magics(GpuStateMagics(self.shell, self._agent, Path(folder), self._meta))
         self._touched = False
         self._stopping = self._saving = False
+
+    def _meta(self) -> dict[str, Any]:
+        """What a manifest should say of this notebook."""
+        return {
+            "kernel": os.environ.get("GPUHUB_KERNEL_ID", ""),
+            "notebook": self._notebook,
+            "name": os.environ.get("GPUHUB_KERNEL_NAME", ""),
+        }
 
     async def gpuhub_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         content = parent["content"]
@@ -134,12 +148,7 @@ class GpuhubKernel(IPythonKernel):
             self._saving = True
             folder = os.environ.get("GPUHUB_SNAPSHOTS")
             if folder and self._touched:
-                meta = {
-                    "kernel": os.environ.get("GPUHUB_KERNEL_ID", ""),
-                    "notebook": self._notebook,
-                    "name": os.environ.get("GPUHUB_KERNEL_NAME", ""),
-                    "reason": "worker-stop",
-                }
+                meta = {**self._meta(), "reason": "worker-stop"}
                 saved = self._handled("save", {"folder": folder, "meta": meta, "accept": "all"}, None)
                 if saved["status"] != "ok":
                     self.log.error("the state could not be saved: %s", saved["message"])

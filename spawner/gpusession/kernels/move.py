@@ -233,7 +233,7 @@ class MoveRun:
         return "Checking what can move."
 
     def _need_consent(self, verdicts: list[Verdict]) -> None:
-        left = any(verdict.verdict == "left" for verdict in verdicts)
+        left = any(verdict.needs_consent for verdict in verdicts)
         if left and self._plan.asked and not self._consent:
             code = errors.LeftNeedsConsent.code
             raise _Stop("refused", _would_stay(verdicts), code=code, verdicts=verdicts)
@@ -399,7 +399,7 @@ def _sentence(text: str) -> str:
 
 
 def _would_stay(verdicts: list[Verdict]) -> str:
-    left = sum(verdict.verdict == "left" for verdict in verdicts)
+    left = sum(verdict.needs_consent for verdict in verdicts)
     stays = "1 variable would stay" if left == 1 else f"{left} variables would stay"
     return f"{stays} behind, of {len(verdicts)}. Nothing was moved."
 

@@ -124,9 +124,11 @@ class Agent(Protocol):
         automatic {"folder", "meta"}                    -> {"forked": True, "snapshot": id}: a copy saves now
                                                            {"forked": False, "why"}: it cannot; use save
         prepare {"modules": [...]}                      -> {"failed": {module: reason}}
+        rebuild {"names": [...] | None, "cells": [int]} -> `gpulease.session.RebuildResult`
     ops on the control channel (any time):
         modules {}                                      -> {"modules": [...]}
         background {}                                   -> {"running": bool, "outcome": {"status", …} | None}
+        plan   {"names": [...] | None}                  -> `gpulease.session.RebuildPlan`
         ping    {}                                      -> {"agent": version, "python": "3.11.7"}
     """
 

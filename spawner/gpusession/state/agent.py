@@ -15,9 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from IPython.utils.capture import capture_output
+
 import gpulease
 from gpulease import errors
-from gpusession.state import background, notebook
+from gpusession.state import background, notebook, replay
 from gpusession.state.background import Background
 from gpusession.state.capture import Capture, Verdicts, quietly
 from gpusession.state.digests import best
@@ -61,12 +63,14 @@ class StateAgent:
             "background": self._look_at_background,
             "load": self._load,
             "prepare": self._prepare,
+            "plan": self._plan,
+            "rebuild": self._rebuild,
             "modules": self._modules,
             "ping": self._ping,
         }
 
     def handle(self, op: str, content: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """Run one operation. All but ``background``, ``modules`` and ``ping`` in the main thread."""
+        """Run one operation. All but looks (`background`, `plan`, `modules`, `ping`) in the main thread."""
         operation = self._operations.get(op)
         if operation is None:
             raise errors.BadRequest(f"The kernel's agent knows no operation {op!r}.")
@@ -147,6 +151,23 @@ class StateAgent:
         digesting, pieces = knowledge
         if digesting == self._known.digesting:
             self._known.replace(pieces)
+
+    def _plan(self, content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        """Which cells to run again; nothing is run."""
+        return replay.plan(self._shell, _names(content.get("names")))
+
+    def _rebuild(self, content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
+        """Run the cells that the person has agreed to. Raises Conflict if others would be needed now."""
+        cells = content.get("cells")
+        if not isinstance(cells, list) or not all(type(one) is int for one in cells):
+            raise errors.BadRequest("The cells to run again are a list of their numbers.")
+        planned = self._plan(content, _progress)
+        if cells != [one["number"] for one in planned["cells"]]:
+            raise errors.Conflict(
+                "What is needed to make these variables again has changed meanwhile.",
+                hint="Look at the cells again, then agree once more.",
+            )
+        return replay.run(self._shell, cells, capture_output)
 
     def _look_at_background(self, _content: dict[str, Any], _progress: Progress) -> dict[str, Any]:
         outcome = self._background.outcome
@@ -235,10 +256,21 @@ def told(error: BaseException) -> dict[str, Any]:
     return {"status": "error", "code": "internal", "message": text, "details": {}}
 
 
+def _names(names: Any) -> list[str] | None:
+    if names is not None and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+        raise errors.BadRequest("The variables are a list of names.")
+    return names
+
+
+def _is_asked(verdict: dict[str, Any]) -> bool:
+    """Does it need consent that this stays behind? What the person excluded does not."""
+    return verdict["verdict"] == "left" and not verdict.get("excluded")
+
+
 def _need_consent(verdicts: Verdicts, accepted: set[str] | None) -> None:
     if accepted is None:
         return
-    left = [one["name"] for one in verdicts if one["verdict"] == "left" and one["name"] not in accepted]
+    left = [one["name"] for one in verdicts if _is_asked(one) and one["name"] not in accepted]
     if left:
         count = "1 variable" if len(left) == 1 else f"{len(left)} variables"
         raise errors.LeftNeedsConsent(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-from gpusession.state import notebook, patches, surroundings, trial
+from gpusession.state import exclusions, notebook, patches, replay, surroundings, trial
 from gpusession.state.codecs import handlers
 from gpusession.state.components import LARGE_BYTES, Left, Look, Pickled, Survey, why_left
 from gpusession.state.manifest import Manifest
@@ -80,6 +80,7 @@ class Capture:
         kinds = Kinds(handlers(), self._local)
         self._pickled = Pickled(kinds, self.anchored, self._record, Patience(patience_seconds))
         self._variables = notebook.variables(shell)
+        self._excluded = exclusions.of(shell)
         self._survey = Survey(self._pickled)
         self._lost: list[tuple[str, Left]] = []
         """What is left beside variables: (title, why)."""
@@ -92,11 +93,15 @@ class Capture:
 
     def _roots(self) -> Iterator[tuple[str, Any]]:
         for name, value in self._variables.items():
-            yield f"var:{name}", value
+            if name not in self._excluded:
+                yield f"var:{name}", value
+        unwanted = {id(self._variables[name]) for name in self._excluded if name in self._variables}
         for number, value in notebook.results(self._shell).items():
-            yield f"out:{number}", value
+            if id(value) not in unwanted:
+                yield f"out:{number}", value
         for name, value in notebook.capture_unders(self._shell).items():
-            yield f"under:{name}", value
+            if id(value) not in unwanted:
+                yield f"under:{name}", value
         for key, value in patches.capture(self._shell, self._local):
             yield key, value
         for one in surroundings.ALL.values():
@@ -125,6 +130,9 @@ class Capture:
         found = []
         for name, value in self._variables.items():
             key = f"var:{name}"
+            if name in self._excluded:
+                found.append(exclusions.verdict_on(name, type_name(value)))
+                continue
             why = self._survey.left.get(key)
             if (why is None) == (key not in looks):
                 raise AssertionError(f"no verdict for {name}")
@@ -141,14 +149,8 @@ class Capture:
         return found
 
     def _left(self, name: str, value: Any, why: Left) -> dict[str, Any]:
-        hint = why.hint
-        cell = notebook.cell_that_makes(self._shell, name)
-        if cell is not None:
-            hint = (
-                f"Run cell [{cell}] again; it makes {name}."
-                if hint == AGAIN
-                else f"{hint} It is cell [{cell}]."
-            )
+        absent = {key.removeprefix("var:") for key in self._survey.left} | self._excluded
+        hint = replay.hint(self._shell, name, why.hint, absent)
         return verdict(name, type_name(value), None, "left", why.reason, hint)
 
     def write(self, writer: SnapshotWriter, progress: Callable[[int | None], None]) -> None:

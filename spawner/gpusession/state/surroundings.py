@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpusession.state import notebook
+from gpusession.state import exclusions, notebook, replay_ledger
 
 _PLACE = re.compile(
     r"^(JPY_|JUPYTERHUB_|JUPYTER_|GPUHUB_|CUDA_VISIBLE_DEVICES$|CUDA_DEVICE_ORDER$|NVIDIA_|HOSTNAME$|_$|PWD$|OLDPWD$"
@@ -377,6 +377,8 @@ LATE = (
     Surrounding("hidden", "hidden names", _capture_hidden, _restore_hidden),
     Surrounding("sources", "the text of cells", _capture_sources, _restore_sources),
     Surrounding("history", "the history", _capture_history, _restore_history),
+    Surrounding("replay", "what cells made", replay_ledger.capture, replay_ledger.restore),
+    Surrounding("excluded", "your exclusions", exclusions.capture, exclusions.restore),
     Surrounding("random", "random states", _capture_random, _restore_random),
     Surrounding("torch-random", "PyTorch's random states", _capture_torch_random, _restore_torch_random),
 )

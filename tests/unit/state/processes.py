@@ -101,11 +101,14 @@ def _serve() -> None:
     from traitlets.config import Config
 
     from gpulease.errors import GpuhubError
+    from gpusession.state import replay_ledger
     from gpusession.state.agent import StateAgent
+    from gpusession.state.magic import GpuStateMagics
 
     # Two shells at a time would disturb each other's history in one file, and say so in a cell's output.
     own = Config({"HistoryManager": {"hist_file": ":memory:"}})
     shell = InteractiveShell.instance(colors="NoColor", history_length=0, config=own)
+    replay_ledger.of(shell).follow(shell)
     answers = sys.stdout
     agent = StateAgent(
         shell,
@@ -113,6 +116,8 @@ def _serve() -> None:
         make_id=lambda: uuid.uuid4().hex,
         patience_seconds=float(sys.argv[1]) if len(sys.argv) > 1 else 20.0,
     )
+    meta = {**META, "name": "python3"}
+    shell.register_magics(GpuStateMagics(shell, agent, Path("../snapshots").resolve(), lambda: meta))
     progress: list[tuple[int, int | None]] = []
 
     def do(order: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def _serve() -> None:
             answer = agent.handle(
                 order["handle"], order["content"], lambda done, total: progress.append((done, total))
             )
-            if order["handle"] != "load":
+            if order["handle"] not in ("load", "rebuild"):
                 after = {name: id(value) for name, value in shell.user_ns.items()}, shell.execution_count
                 assert after == before
             return answer
