@@ -193,4 +193,4 @@ format: .venv/.test ## Format and mend what can be mended
 .PHONY: clean
 clean: ## Remove what was installed and built here (not the data in .gpuhub)
 	rm -rf .venv node_modules .cache .artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -rf $(EXTENSION)/node_modules $(EXTENSION)/lib $(EXTENSION)/jupyterlab_gpuhub/labextension
+	rm -rf $(EXTENSION)/node_modules $(EXTENSION)/lib $(EXTENSION)/jupyterlab_gpuhub/{labextension,locale}

@@ -82,6 +82,7 @@ setup(
             "jupyter_server>=2.17,<3",
             "jupyterlab>=4.4,<5",
             "notebook>=7.4,<8",
+            "jupyterlab-language-pack-ko-KR>=4.4",  # offers Korean in JupyterLab; our own texts join it
             "jupyter_client>=8.6.3,<9",
             "ipykernel>=7,<8",
             "pyzmq>=26",

@@ -74,7 +74,8 @@ const head = [
   quote('Project-Id-Version: jupyterlab_gpuhub\n'),
   quote('MIME-Version: 1.0\n'),
   quote('Content-Type: text/plain; charset=UTF-8\n'),
-  quote('Content-Transfer-Encoding: 8bit\n')
+  quote('Content-Transfer-Encoding: 8bit\n'),
+  quote('Plural-Forms: nplurals=2; plural=(n != 1);\n')
 ].join('\n');
 const catalog = [head, ...entries, ...new Set(settings)].join('\n\n') + '\n';
 
