@@ -2,9 +2,11 @@
 
 For clusters that have both already. Needs the metrics ``DCGM_FI_DEV_FB_USED``, ``…_FB_FREE`` and
 ``DCGM_FI_DEV_GPU_UTIL``, for parts of divided GPUs (MIG) ``DCGM_FI_PROF_GR_ENGINE_ACTIVE``, and the labels of
-pods (``DCGM_EXPORTER_KUBERNETES=true``). Promises: each scrape is told once, with its own time; what is older
-than `FRESH_SECONDS` says nothing. So GPUs are called idle only where exporter and Prometheus look every 5 s
-(their defaults are 30 s and more: then nobody is reclaimed). Prometheus is the operator's, and believed.
+pods (``DCGM_EXPORTER_KUBERNETES=true``). Promises: each look of the exporter at a GPU is told once, with its
+own time; what is older than `FRESH_SECONDS` says nothing. So GPUs are called idle only where both look every
+5 s: Prometheus (``scrape_interval``) and the exporter (``--collect-interval 5000``; it answers every scrape
+with its last look, which ``DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION`` gives away). Their defaults are 30 s and
+more: then nobody is reclaimed, and the log says why. Prometheus is the operator's, and believed.
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ from gpuhub.telemetry.report import MAX_NAME, clean
 
 UTIL, ENGINE = "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_PROF_GR_ENGINE_ACTIVE"
 USED, FREE, RESERVED = "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE", "DCGM_FI_DEV_FB_RESERVED"
-POWER = "DCGM_FI_DEV_POWER_USAGE"
-VALUES = f'{{__name__=~"{"|".join((UTIL, ENGINE, USED, FREE, RESERVED, POWER))}",UUID!=""}}'
+POWER, ENERGY = "DCGM_FI_DEV_POWER_USAGE", "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+VALUES = f'{{__name__=~"{"|".join((UTIL, ENGINE, USED, FREE, RESERVED, POWER, ENERGY))}",UUID!=""}}'
 SCRAPED = f'timestamp({USED}{{UUID!=""}})'
 
 FRESH_SECONDS = 15.0
+SLOW_SECONDS = 7.5
+"""Looks that are further apart leave gaps in which a GPU may have been used."""
+SLOW_LOOKS = 3
+"""In a row, of one GPU, before it is said: a single scrape may fail."""
 KNOWN_SECONDS = 120.0
 """How long a pod's GPU stays known without a scrape: it does not change while the pod lives."""
 ASK_SECONDS = 5.0
@@ -58,6 +64,18 @@ class _Gpu:
     """Of its last scrape, by Prometheus' own clock."""
 
 
+@dataclass(frozen=True)
+class _Told:
+    """The last look at a GPU that was told."""
+
+    at: float
+    energy: float | None
+    slow: int = 0
+    """How many in a row came too late."""
+    apart: float = 0.0
+    """Seconds from the look before it."""
+
+
 class DcgmTelemetry:
     """The telemetry port, and who has which GPU, by what Prometheus knows."""
 
@@ -81,7 +99,7 @@ class DcgmTelemetry:
         self._token_file = token_file
         self._clock, self._stopwatch = clock, stopwatch
         self._asked: float | None = None
-        self._told: dict[str, float] = {}
+        self._told: dict[str, _Told] = {}
         self._gpus: dict[str, _Gpu] = {}
         self._heard: float | None = None
         self._trouble: str | None = None
@@ -101,8 +119,20 @@ class DcgmTelemetry:
             self._say(str(error))
             return ()
         self._heard = now
-        self._say(None if self._gpus else "Prometheus answers, but knows no GPU of dcgm-exporter.")
-        return self._new_samples(self._clock())
+        found = self._new_samples(self._clock())
+        self._say(self._slow() if self._gpus else "Prometheus answers, but knows no GPU of dcgm-exporter.")
+        return found
+
+    def _slow(self) -> str | None:
+        """Say that looks come too seldom, and how far apart they are."""
+        slow = [told.apart for told in self._told.values() if told.slow >= SLOW_LOOKS]
+        if not slow:
+            return None
+        return (
+            f"looks at GPUs come {max(slow):.0f} s apart, and only what is looked at every 5 s can be called "
+            "idle. Set Prometheus' scrape_interval for dcgm-exporter to 5s, and dcgm-exporter's "
+            "--collect-interval to 5000"
+        )
 
     def allocations(self, node: str, namespace: str, pod: str) -> tuple[Device, ...] | None:
         """Return the GPUs of a pod; None where none is known (a share without its label looks the same)."""
@@ -121,10 +151,17 @@ class DcgmTelemetry:
             use = _utilisation(gpu)
             if use is None or gpu.age_seconds is None or gpu.age_seconds > FRESH_SECONDS:
                 continue
-            at = now - gpu.age_seconds
-            if at - self._told.get(gpu.device.id, 0.0) < 0.5:
-                continue  # this scrape was told already; the two clocks agree to a fraction of a second
-            self._told[gpu.device.id] = at
+            at, energy = now - gpu.age_seconds, gpu.values.get(ENERGY)
+            told = self._told.get(gpu.device.id)
+            if told is not None:
+                if at - told.at < 0.5:
+                    continue  # this scrape was told already; the two clocks agree to a fraction of a second
+                if energy and energy == told.energy and at - told.at < KNOWN_SECONDS:
+                    continue  # a GPU uses energy at every moment: the exporter has not looked again since
+                slow = told.slow + 1 if at - told.at > SLOW_SECONDS else 0
+                self._told[gpu.device.id] = _Told(at, energy, slow, at - told.at)
+            else:
+                self._told[gpu.device.id] = _Told(at, energy)
             found.append(
                 Sample(
                     device_id=gpu.device.id,
@@ -171,7 +208,7 @@ class DcgmTelemetry:
             if trouble is None:
                 log.info("Prometheus tells about GPUs")
             else:
-                log.warning("no telemetry, so nobody is reclaimed: %s", trouble)
+                log.warning("nobody is reclaimed: %s", trouble)
 
 
 def read_gpus(values: Sequence[Mapping[str, Any]], scraped: Sequence[Mapping[str, Any]]) -> dict[str, _Gpu]:

@@ -24,6 +24,10 @@ ANSWER_SECONDS = 4.0
 LOST_SECONDS = 600.0
 """How long a GPU that does not answer is spoken of: parts of one that is divided anew never come back."""
 T = TypeVar("T")
+PARTS = (
+    "The driver does not tell how busy parts of divided GPUs (MIG) are: one that a process is on is never "
+    "called idle, only one that nobody is on. NVIDIA's exporter tells it (telemetry: dcgm)."
+)
 SIMULATED = "simulated"
 """A GPU that does not exist has this word in its name, whoever plays it."""
 
@@ -111,7 +115,7 @@ class Eyes:
         self._answered = {id_: at for id_, at in self._answered.items() if now - at < LOST_SECONDS}
         if not trouble:
             trouble += _lost(self._answered.keys() - answering)
-            trouble += _unmeasured(answering - {sample.device_id for sample in samples})
+            trouble += _unmeasured(answering - {sample.device_id for sample in samples}, answering)
         return gpus, samples, trouble
 
     async def _see_pods(self) -> tuple[tuple[PodGpus, ...] | None, str | None]:
@@ -144,10 +148,19 @@ def _lost(ids: set[str]) -> list[str]:
     return [f"GPUs that were there before do not answer: {', '.join(sorted(ids)[:4])}."]
 
 
-def _unmeasured(ids: set[str]) -> list[str]:
-    if not ids:
-        return []
-    return [
-        f"The driver does not tell how busy they are: {', '.join(sorted(ids)[:4])}; they are never called "
-        "idle (for parts of a divided GPU take telemetry: dcgm)."
-    ]
+def _unmeasured(ids: set[str], all_ids: set[str]) -> list[str]:
+    """Say of what the driver does not tell enough. Of parts always: with each lease it changes for which."""
+    found = []
+    if any(_is_part(one) for one in all_ids):
+        found.append(PARTS)
+    whole_ones = sorted(one for one in ids if not _is_part(one))
+    if whole_ones:
+        found.append(
+            f"The driver does not tell how busy they are: {', '.join(whole_ones[:4])}; they are never called "
+            "idle."
+        )
+    return found
+
+
+def _is_part(device_id: str) -> bool:
+    return device_id.startswith("MIG-")

@@ -24,6 +24,9 @@ SHARED_FILES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/
 REOPEN_SECONDS = 30.0
 """A driver that was not there is asked for again after this time (it may have been installed)."""
 
+CONTEXT_BYTES = 128 * 1024 * 1024
+"""Less than any CUDA context takes, and more than a part of a divided GPU holds when nobody is on it."""
+
 _NOT_FOUND = 6
 """NVML_ERROR_NOT_FOUND: of the last period there is nothing to tell, as nothing ran."""
 
@@ -96,7 +99,7 @@ class Nvml:
         if not self.open():
             return ()
         found = []
-        for index, handle in self._devices():
+        for index, handle, _ in self._devices():
             library = self._library
             uuid = _text(self._ask(library.nvmlDeviceGetUUID, handle, default=None))
             memory = self._ask(library.nvmlDeviceGetMemoryInfo, handle, default=None)
@@ -113,11 +116,13 @@ class Nvml:
         if not self.open():
             return ()
         found = []
-        for _, handle in self._devices():
+        for _, handle, part in self._devices():
             library = self._library
             uuid = _text(self._ask(library.nvmlDeviceGetUUID, handle, default=None))
             memory = self._ask(library.nvmlDeviceGetMemoryInfo, handle, default=None)
             utilisation = self._utilisation(uuid, handle) if uuid else None
+            if part and utilisation is None and memory is not None and self._deserted(handle, memory):
+                utilisation = 0.0
             if not uuid or memory is None or utilisation is None:
                 continue  # nothing is known of it now: no sample, and so nobody is reclaimed
             power = self._ask(library.nvmlDeviceGetPowerUsage, handle, default=None)
@@ -149,18 +154,27 @@ class Nvml:
         )
         return [(index, handle) for index, handle in handles if handle is not None]
 
-    def _devices(self) -> Iterator[tuple[int, Any]]:
-        """Yield what can be had by itself: whole GPUs, and the parts of divided ones."""
+    def _devices(self) -> Iterator[tuple[int, Any, bool]]:
+        """Yield what can be had by itself: whole GPUs, and the parts (True) of divided ones."""
         for index, handle in self._handles():
             library = self._library
             mode = self._ask(library.nvmlDeviceGetMigMode, handle, default=None) if self._show_parts else None
             if mode is None or not mode[0]:
-                yield index, handle
+                yield index, handle, False
                 continue
             for number in range(int(self._ask(library.nvmlDeviceGetMaxMigDeviceCount, handle, default=0))):
                 part = self._ask(library.nvmlDeviceGetMigDeviceHandleByIndex, handle, number, default=None)
                 if part is not None:
-                    yield index, part
+                    yield index, part, True
+
+    def _deserted(self, handle: Any, memory: Any) -> bool:
+        """Whether certainly nobody uses a part of a divided GPU (MIG): no process and no context is on it.
+
+        The driver does not tell how busy a part is. One with a process on it may be busy or not: of that
+        nothing is known, and nobody is reclaimed.
+        """
+        there = self._ask(self._library.nvmlDeviceGetComputeRunningProcesses, handle, default=None)
+        return there is not None and len(there) == 0 and int(memory.used) < CONTEXT_BYTES
 
     def _utilisation(self, uuid: str, handle: Any) -> float | None:
         """Return the mean since the last look; never 0 when the GPU was used at any moment of it.

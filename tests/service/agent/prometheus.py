@@ -39,6 +39,14 @@ class Prometheus:
         self.answer: tuple[int, bytes] | None = None
         """Something else than an answer."""
         self.url = ""
+        self._passed = 0.0
+
+    def clock(self) -> float:
+        return time.time() + self._passed
+
+    def later(self, seconds: float) -> None:
+        """Time passes, here and for whoever has the same clock."""
+        self._passed += seconds
 
     def scrape(self, text: str, *, honor_labels: bool = True, ago_seconds: float = 0.0) -> None:
         """Take the exporter's text as one scrape."""
@@ -53,10 +61,10 @@ class Prometheus:
                 clashing = {f"exported_{key}": value for key, value in own.items() if key in EXPORTER}
                 labels = own | EXPORTER | clashing
             self.series.append(({"__name__": found[1], **labels}, found[3]))
-        self.scraped_at = time.time() - ago_seconds
+        self.scraped_at = self.clock() - ago_seconds
 
     def query(self, query: str) -> dict[str, Any]:
-        now = time.time()
+        now = self.clock()
         stamps = re.fullmatch(r'timestamp\((\w+)\{UUID!=""\}\)', query)
         if stamps:
             result = [

@@ -68,7 +68,9 @@ def prometheus() -> Iterator[Prometheus]:
 class Source:
     def __init__(self, prometheus: Prometheus, **fields: Path) -> None:
         self.now = 0.0
-        self.telemetry = DcgmTelemetry(prometheus.url, stopwatch=lambda: self.now, **fields)
+        self.telemetry = DcgmTelemetry(
+            prometheus.url, stopwatch=lambda: self.now, clock=prometheus.clock, **fields
+        )
 
     async def use(self) -> dict[str, float]:
         self.now += ASK_SECONDS
@@ -109,6 +111,52 @@ async def test_a_scrape_is_told_once_and_an_old_one_never(prometheus: Prometheus
     assert source.telemetry.allocations("node-1", "users", "gpu-7f3c") is not None
     source.now += KNOWN_SECONDS + 1
     assert source.telemetry.allocations("node-1", "users", "gpu-7f3c") is None
+
+
+def with_energy(millijoules: int) -> str:
+    series = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
+    return f"{WHOLE}{series}{{{BUSY},{POD}}} {millijoules}\n{series}{{{FREE}}} {millijoules + 5}\n"
+
+
+async def test_an_exporter_that_repeats_its_last_look_is_told_once(
+    prometheus: Prometheus, source: Source
+) -> None:
+    """Scraped every 5 s, it may itself look every 30 s only: between two looks nothing is known."""
+    prometheus.scrape(with_energy(1000))
+    assert set(await source.use()) == {"GPU-0", "GPU-1"}
+    for _ in range(4):
+        prometheus.later(5)
+        prometheus.scrape(with_energy(1000))
+        assert await source.use() == {}
+    prometheus.later(5)
+    prometheus.scrape(with_energy(9000))
+    assert set(await source.use()) == {"GPU-0", "GPU-1"}
+
+
+@pytest.mark.parametrize("slow", ["prometheus", "exporter"])
+async def test_looks_that_come_too_seldom_are_said_with_what_to_do(
+    prometheus: Prometheus, source: Source, slow: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(1, 25):
+        prometheus.later(5)
+        if slow == "exporter" or number % 6 == 0:
+            prometheus.scrape(with_energy(1000 * (number // 6)))
+        await source.use()
+    [said] = [record.getMessage() for record in caplog.records if "apart" in record.getMessage()]
+    assert "looks at GPUs come 30 s apart" in said
+    assert "scrape_interval" in said
+    assert "--collect-interval to 5000" in said
+
+
+async def test_looks_every_five_seconds_are_nothing_to_talk_about(
+    prometheus: Prometheus, source: Source, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        prometheus.later(5)
+        if number != 4:  # one scrape fails
+            prometheus.scrape(with_energy(1000 + number))
+        await source.use()
+    assert "apart" not in caplog.text
 
 
 async def test_it_is_asked_no_more_often_than_it_looks(prometheus: Prometheus, source: Source) -> None:

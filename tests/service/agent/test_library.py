@@ -183,11 +183,19 @@ def test_a_gpu_that_times_out_costs_its_time_and_nothing_else(gpus: StandIn) -> 
     assert [gpu["id"] for gpu in look["gpus"]] == [gpus.ids[1]]
 
 
-def test_a_divided_gpu_is_shown_by_its_parts_whose_use_nobody_tells(gpus: StandIn) -> None:
+def test_of_a_divided_gpus_parts_only_one_that_nobody_is_on_is_known_to_be_silent(gpus: StandIn) -> None:
     parts = gpus.divide(0, 2)
     with gpus.user(gpus.gpu(0) / "mig" / "1", utilisation_percent=80):
         [look] = looks(gpus.environment)
     assert [gpu["id"] for gpu in look["gpus"]] == [*parts, gpus.ids[1]]
     assert [gpu["memory_bytes"] for gpu in look["gpus"][:2]] == [10 * 1024**3] * 2
     assert "simulated" in look["gpus"][0]["name"]
-    assert [sample["device_id"] for sample in look["samples"]] == [gpus.ids[1]]
+    used = {sample["device_id"]: sample["utilisation_percent"] for sample in look["samples"]}
+    assert used == {parts[0]: 0, gpus.ids[1]: 0}
+
+
+def test_a_part_with_a_process_that_computes_nothing_is_not_called_silent(gpus: StandIn) -> None:
+    parts = gpus.divide(0, 1)
+    with gpus.user(gpus.gpu(0) / "mig" / "0", utilisation_percent=0):
+        [look] = looks(gpus.environment)
+    assert parts[0] not in {sample["device_id"] for sample in look["samples"]}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gpuhub.telemetry.looking import LOST_SECONDS, Eyes, OneAtATime, Seen
+from gpuhub.telemetry.looking import LOST_SECONDS, PARTS, Eyes, OneAtATime, Seen
 from gpuhub.telemetry.nvml import Nvml
 from gpuhub.telemetry.podresources import KubeletAway, PodGpus
 from tests.launching import until
@@ -172,3 +172,26 @@ async def test_whatever_is_raised_is_said_not_thrown() -> None:
         "The NVIDIA driver cannot be asked (ZeroDivisionError)",
         "The kubelet cannot be asked (RuntimeError).",
     ]
+
+
+async def test_on_a_node_with_divided_gpus_it_is_always_said_what_is_not_known_of_them() -> None:
+    """Said once and for all: a sentence that came and went with each lease would fill the broker's log."""
+
+    class Divided(Driver):
+        def nvmlDeviceGetUUID(self, index: int) -> str:
+            return f"MIG-{index}" if index >= 100 else super().nvmlDeviceGetUUID(index)
+
+        def nvmlDeviceGetUtilizationRates(self, index: int) -> SimpleNamespace:
+            if index >= 100:
+                raise DriverError("not supported")
+            return super().nvmlDeviceGetUtilizationRates(index)
+
+    driver = Divided(1)
+    driver.parts = {0: 2}
+    look = eyes(driver, KubeletByHand())
+    quiet = await look.look()
+    driver.processes = [SimpleNamespace(pid=1, usedGpuMemory=5)]
+    busy = await look.look()
+    assert (devices(quiet), devices(busy)) == (["MIG-100", "MIG-101"], [])
+    assert quiet.problem == busy.problem == PARTS
+    assert "telemetry: dcgm" in PARTS

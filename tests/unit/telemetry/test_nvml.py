@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +219,80 @@ def test_a_divided_gpu_is_shown_by_its_parts_where_they_are_asked_for() -> None:
     nvml = Nvml(lambda: driver, parts=True)
     assert [(gpu.id, gpu.index) for gpu in nvml.inventory()] == [("GPU-0", 0), ("GPU-200", 1), ("GPU-201", 1)]
     assert [sample.device_id for sample in nvml.sample(0.0)] == ["GPU-0", "GPU-200", "GPU-201"]
+
+
+class PartsAreNotMeasured(Driver):
+    """As the real one: it does not tell how busy a part is, but who is on it, and how full it is."""
+
+    def __init__(self, used: int) -> None:
+        super().__init__(1)
+        self.parts = {0: 1}
+        self.used = used
+        self.hides_processes = False
+        self.first_unmeasured = 100
+
+    def nvmlDeviceGetUtilizationRates(self, index: int) -> SimpleNamespace:
+        if index >= self.first_unmeasured:
+            raise DriverError("not supported")
+        return super().nvmlDeviceGetUtilizationRates(index)
+
+    def nvmlDeviceGetMemoryInfo(self, index: int) -> SimpleNamespace:
+        return SimpleNamespace(total=10 * 1024**3, used=self.used)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, index: int) -> list[SimpleNamespace]:
+        if self.hides_processes:
+            raise DriverError("no permission")
+        return super().nvmlDeviceGetComputeRunningProcesses(index)
+
+
+MIB = 1024**2
+
+
+@pytest.mark.parametrize(
+    ("used_mib", "processes", "hides", "known"),
+    [
+        pytest.param(13, [], False, True, id="nobody is on it"),
+        pytest.param(400, [SimpleNamespace(pid=7, usedGpuMemory=387 * MIB)], False, False, id="somebody is"),
+        pytest.param(400, [], False, False, id="a context of nobody that is named"),
+        pytest.param(13, [], True, False, id="the driver does not name processes"),
+        pytest.param(
+            13, [SimpleNamespace(pid=7, usedGpuMemory=None)], False, False, id="its memory is hidden"
+        ),
+    ],
+)
+def test_a_part_is_silent_only_while_certainly_nobody_is_on_it(
+    used_mib: int, processes: list[SimpleNamespace], hides: bool, known: bool
+) -> None:
+    driver = PartsAreNotMeasured(used_mib * MIB)
+    driver.processes, driver.hides_processes = processes, hides
+    found = Nvml(lambda: driver, parts=True).sample(0.0)
+    assert [(one.device_id, one.utilisation_percent) for one in found] == (
+        [("GPU-100", 0.0)] if known else []
+    )
+
+
+def test_a_whole_gpu_that_is_not_measured_is_never_silent_though_nobody_is_on_it() -> None:
+    driver = PartsAreNotMeasured(0)
+    driver.parts, driver.first_unmeasured = {}, 0
+    assert Nvml(lambda: driver, parts=True).sample(0.0) == ()
+
+
+def test_a_process_may_call_itself_what_is_no_text() -> None:
+    """Any process may name itself by prctl, also with bytes that are no UTF-8: it must not end the look."""
+    program = (
+        "import ctypes, time; ctypes.CDLL(None).prctl(15, b'\\xff\\xfeminer\\n', 0, 0, 0); "
+        "print('named', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"named\n"
+            driver = Driver(1)
+            driver.processes = [SimpleNamespace(pid=process.pid, usedGpuMemory=5)]
+            [sample] = Nvml(lambda: driver).sample(0.0)
+        finally:
+            process.kill()
+    assert [(one.pid, one.name) for one in sample.processes] == [(process.pid, "\ufffd\ufffdminer")]
 
 
 def use(pid: int, percent: int, at: int = 1) -> SimpleNamespace:
