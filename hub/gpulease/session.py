@@ -129,6 +129,10 @@ class Status(Outgoing):
     policy: Policy | None = None
     broker: Literal["ok", "unreachable"] = "ok"
     snapshots_bytes: int = 0
+    snapshots_limit_bytes: int | None = Field(
+        None, description="What saved states may take; then the oldest go, never a notebook's newest."
+    )
+    snapshots_per_notebook: int | None = None
 
 
 class PlacementRequest(Incoming):
@@ -164,6 +168,25 @@ class SnapshotInfo(Outgoing):
 
 class SnapshotList(Outgoing):
     snapshots: list[SnapshotInfo]
+
+
+class VariableChange(Outgoing):
+    """One variable in two saved states."""
+
+    name: str
+    change: Literal["added", "removed", "changed", "same", "unknown"] = Field(
+        description="unknown: it cannot be told without loading both."
+    )
+    before: Verdict | None = None
+    after: Verdict | None = None
+
+
+class SnapshotComparison(Outgoing):
+    """``GET snapshots/FIRST/compare/SECOND``: what is different in the second."""
+
+    first: str
+    second: str
+    variables: list[VariableChange]
 
 
 class RestoreRequest(Incoming):

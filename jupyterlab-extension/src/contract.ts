@@ -826,6 +826,18 @@ export interface components {
             verdicts: components["schemas"]["Verdict"][];
         };
         /**
+         * SnapshotComparison
+         * @description ``GET snapshots/FIRST/compare/SECOND``: what is different in the second.
+         */
+        SnapshotComparison: {
+            /** First */
+            first: string;
+            /** Second */
+            second: string;
+            /** Variables */
+            variables: components["schemas"]["VariableChange"][];
+        };
+        /**
          * SnapshotInfo
          * @description One saved state, as far as it can be told without loading it.
          */
@@ -920,6 +932,17 @@ export interface components {
              * @default 0
              */
             snapshots_bytes: number;
+            /**
+             * Snapshots Limit Bytes
+             * @description What saved states may take; then the oldest go, never a notebook's newest.
+             * @default null
+             */
+            snapshots_limit_bytes: number | null;
+            /**
+             * Snapshots Per Notebook
+             * @default null
+             */
+            snapshots_per_notebook: number | null;
             /** User */
             user: string;
         };
@@ -968,6 +991,24 @@ export interface components {
             times: number[];
             /** Utilisation Percent */
             utilisation_percent: number[];
+        };
+        /**
+         * VariableChange
+         * @description One variable in two saved states.
+         */
+        VariableChange: {
+            /** @default null */
+            after: components["schemas"]["Verdict"] | null;
+            /** @default null */
+            before: components["schemas"]["Verdict"] | null;
+            /**
+             * Change
+             * @description unknown: it cannot be told without loading both.
+             * @enum {string}
+             */
+            change: "added" | "removed" | "changed" | "same" | "unknown";
+            /** Name */
+            name: string;
         };
         /**
          * Verdict

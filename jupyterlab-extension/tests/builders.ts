@@ -93,6 +93,7 @@ export function verdict(name: string, changes: Partial<Verdict> = {}): Verdict {
     verdict: 'kept',
     reason: null,
     hint: null,
+    excluded: false,
     ...changes
   };
 }
@@ -191,6 +192,8 @@ export function status(changes: Partial<Status> = {}): Status {
     },
     broker: 'ok',
     snapshots_bytes: 0,
+    snapshots_limit_bytes: 20e9,
+    snapshots_per_notebook: 5,
     ...changes
   };
 }

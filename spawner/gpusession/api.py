@@ -163,9 +163,19 @@ class SnapshotsResource(Resource):
 
 class SnapshotResource(Resource):
     @_answers
+    async def get(self, snapshot_id: str) -> None:
+        self.answer(await self.session.call(self.session.states.find(snapshot_id)))
+
+    @_answers
     async def delete(self, snapshot_id: str) -> None:
         await self.session.call(self.session.states.delete(snapshot_id))
         self.answer(None)
+
+
+class CompareResource(Resource):
+    @_answers
+    async def get(self, first: str, second: str) -> None:
+        self.answer(await self.session.call(self.session.states.compare(first, second)))
 
 
 class RestoreResource(Resource):
@@ -308,6 +318,7 @@ def routes(base_url: str, session: Session, activity: Activity) -> list[tuple[st
         (f"{kernel}/notices/{one}", NoticeResource),
         ("snapshots", SnapshotsResource),
         (f"snapshots/{one}", SnapshotResource),
+        (f"snapshots/{one}/compare/{one}", CompareResource),
         ("lease", LeaseResource),
         ("lease/keep", KeepResource),
         ("usage", UsageResource),

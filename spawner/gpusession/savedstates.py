@@ -15,15 +15,25 @@ from pathlib import Path
 from typing import Protocol
 
 from gpulease import errors
-from gpulease.session import RebuildPlan, RebuildRequest, RebuildResult, RestoreResult, SnapshotInfo
+from gpulease.session import (
+    RebuildPlan,
+    RebuildRequest,
+    RebuildResult,
+    RestoreResult,
+    SnapshotComparison,
+    SnapshotInfo,
+)
 from gpusession.kernel import Kernel
 from gpusession.offers import Offers
+from gpusession.state.comparison import differences
 
 
 class Store(Protocol):
     """The snapshots on the person's own storage (`gpusession.state.store`)."""
 
     folder: Path
+    keep_per_notebook: int
+    keep_bytes: float
 
     def list(self) -> list[SnapshotInfo]:
         """Newest first; damaged ones with ``complete`` False. Reads files: call it off the loop."""
@@ -45,6 +55,7 @@ class SavedStates:
         self._store, self._kernels, self._changed = store, kernels, changed
         self._offers = Offers(store.folder)
         self.folder = store.folder
+        self.limit_bytes, self.per_notebook = int(store.keep_bytes), store.keep_per_notebook
         self.total_bytes = 0
         self._seen = 0
         """When the folder last changed, as of the last count."""
@@ -67,6 +78,13 @@ class SavedStates:
                 return one
         raise errors.NotFound("This saved state is not there any more.")
 
+    async def _whole(self, snapshot_id: str) -> SnapshotInfo:
+        """Raises NotFound, SnapshotUnusable."""
+        info = await self.find(snapshot_id)
+        if not info.complete:
+            raise errors.SnapshotUnusable(info.problem or "This saved state is damaged or unfinished.")
+        return info
+
     def _kernel(self, kernel_id: str) -> Kernel:
         try:
             return self._kernels[kernel_id]
@@ -80,12 +98,16 @@ class SavedStates:
 
     async def restore(self, kernel_id: str, snapshot_id: str, names: Sequence[str] | None) -> RestoreResult:
         kernel = self._kernel(kernel_id)
-        info = await self.find(snapshot_id)
-        if not info.complete:
-            raise errors.SnapshotUnusable(info.problem or "This saved state is damaged or unfinished.")
+        await self._whole(snapshot_id)
         result = await kernel.restore(snapshot_id, None if names is None else [*names])
         self._offers.settle([snapshot_id], [one.id for one in await self.list()])
         return result
+
+    async def compare(self, first: str, second: str) -> SnapshotComparison:
+        """Raises NotFound, SnapshotUnusable."""
+        folders = [self.folder / (await self._whole(one)).id for one in (first, second)]
+        found = await asyncio.to_thread(differences, *folders)
+        return SnapshotComparison.model_validate({"first": first, "second": second, "variables": found})
 
     async def rebuild_plan(self, kernel_id: str, names: Sequence[str] | None) -> RebuildPlan:
         return await self._kernel(kernel_id).rebuild_plan(None if names is None else [*names])

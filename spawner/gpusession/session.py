@@ -46,6 +46,7 @@ from gpusession.notices import WHY
 from gpusession.ownloop import OwnLoop
 from gpusession.restoring import Recovery
 from gpusession.savedstates import SavedStates, Store
+from gpusession.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,11 @@ class Parts:
     answer_seconds: float = 90.0
     """How long a GPU waits for the answer to "move without these variables?": a moment to read, no more."""
     cell_hint_seconds: float = 5.0
-    """How often the broker hears that a cell runs on the GPU: often, so that a warning is called off soon."""
+    """How often the broker hears that a cell still runs on the GPU, before it forgets."""
     save_look_seconds: float = 1.0
     """How often it is looked which kernels should be saved automatically."""
-    busy_look_seconds: float = 1.0
-    """How often it is looked which kernels run something: a cell that is over sooner is no news."""
+    cell_news_seconds: float = 1.0
+    """A cell that is over sooner is no news."""
 
 
 class Session(OwnLoop):
@@ -93,7 +94,6 @@ class Session(OwnLoop):
         self.kernels: dict[str, Kernel] = {}
         self._leave_first: list[Callable[[Lease], Awaitable[None]]] = []
         self.commands: dict[str, CommandStatus] = {}
-        self._at_work: set[str] = set()
         self.last_activity = parts.now()
         self.states = SavedStates(parts.store, self.kernels, lambda: self._touch(""))
         self._stopping: set[str] = set()
@@ -107,8 +107,6 @@ class Session(OwnLoop):
         await super().begin()
         self._build()
         self.spawn(self.keeper.run(), "follow")
-        self.spawn(self._hint_cells(), "cells")
-        self.spawn(self._changes.follow(self._busy, self._parts.busy_look_seconds), "busy")
         self.spawn(self.states.measure(), "measure")
         self.spawn(self._autosave.follow(), "autosave")
 
@@ -136,6 +134,14 @@ class Session(OwnLoop):
             lambda: rules_of(self.keeper.policy),
             self.spawn,
             look_seconds=parts.save_look_seconds,
+        )
+        self._work = Work(
+            self.kernels,
+            touch=self._touch,
+            hint=self.keeper.hint_cell,
+            spawn=self.spawn,
+            news_seconds=parts.cell_news_seconds,
+            hint_seconds=parts.cell_hint_seconds,
         )
         self.lending = Lending(self.keeper, self._in_use, self.spawn)
         self._ending = Ending(
@@ -247,6 +253,7 @@ class Session(OwnLoop):
             kernel = self.kernels[kernel_id] = Kernel(self, endpoint, command, name, None)
             self.spawn(self._offer(kernel), "offer")
         kernel.endpoint, kernel.command = endpoint, command
+        endpoint.on_work = lambda: self._work.changed(kernel_id)
         kernel.watch()
         kernel.begin_life(anew=cause != "crash")
         if cause == "crash":
@@ -264,6 +271,7 @@ class Session(OwnLoop):
         self._stopping.add(kernel_id)
         await kernel.close()
         del self.kernels[kernel_id]
+        self._work.changed(kernel_id)
         self._stopping.discard(kernel_id)
         if not self._closing:
             await self.states.settle_kernel(kernel_id)
@@ -281,24 +289,6 @@ class Session(OwnLoop):
 
     def _lease_ended(self, lease: Lease) -> None:
         self.lending.stays(lease.id)
-
-    def _busy(self) -> set[str]:
-        return {kernel.id for kernel in self.kernels.values() if kernel.endpoint.in_flight is not None}
-
-    async def _hint_cells(self) -> None:
-        """Say that a cell or a program runs on the GPU, again and again, and once that none does."""
-        said = False
-        while True:
-            await asyncio.sleep(self._parts.cell_hint_seconds)
-            running = bool(self._at_work) or any(
-                kernel.placement == "worker"
-                and kernel.endpoint.in_flight is not None
-                and not kernel.endpoint.waits_for_input
-                for kernel in self.kernels.values()
-            )
-            if running or said:
-                await self.keeper.hint_cell(running)
-            said = running
 
     async def gpu_on(self, pool: str | None, gpus: int = 1) -> Lease:
         """Ask for a lease without moving a kernel; it stays until it is released or taken."""
@@ -328,13 +318,13 @@ class Session(OwnLoop):
         """
         self.commands[command.id] = command
         if at_work:
-            self._at_work.add(command.id)
+            self._work.begins(command.id)
         self.last_activity = self.now()
         self._touch("")
 
     def drop_command(self, command_id: str) -> None:
         self.commands.pop(command_id, None)
-        self._at_work.discard(command_id)
+        self._work.ends(command_id)
         self.last_activity = self.now()
         self._touch("")
         if not self._closing:
@@ -402,6 +392,8 @@ class Session(OwnLoop):
             policy=keeper.policy,
             broker=keeper.state,
             snapshots_bytes=self.states.total_bytes,
+            snapshots_limit_bytes=self.states.limit_bytes,
+            snapshots_per_notebook=self.states.per_notebook,
         )
 
     def subscribe(self, put: Put) -> Callable[[], None]:

@@ -43,7 +43,7 @@ class SnapshotStore:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.folder = folder
-        self._keep_per_notebook, self._keep_bytes, self._now = keep_per_notebook, keep_bytes, now
+        self.keep_per_notebook, self.keep_bytes, self._now = keep_per_notebook, keep_bytes, now
 
     def total_bytes(self) -> int:
         """What all of them take on the storage."""
@@ -136,20 +136,20 @@ class SnapshotStore:
             whose = _whose(one)
             newest.setdefault(whose, one.id)
             count[whose] = count.get(whose, 0) + 1
-            if count[whose] > max(1, self._keep_per_notebook):
+            if count[whose] > max(1, self.keep_per_notebook):
                 doomed.append(one)
         files = {one.id: _files(self.folder / one.id) for one in whole if one not in doomed}
         held = _Held(files.values())
         over: Infos = []
         for one in reversed(whole):
-            if held.nbytes <= self._keep_bytes:
+            if held.nbytes <= self.keep_bytes:
                 break
             if one not in doomed and newest[_whose(one)] != one.id:
                 held.drop(files[one.id])
                 over.append(one)
         for one in reversed(over):  # what shares its bytes with others may have gone for nothing
             held.take(files[one.id])
-            if held.nbytes > self._keep_bytes:
+            if held.nbytes > self.keep_bytes:
                 held.drop(files[one.id])
                 doomed.append(one)
         for one in doomed:

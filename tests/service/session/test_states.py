@@ -121,3 +121,25 @@ async def test_a_restore_and_a_deletion_of_the_same_state_at_once(desk: Desk, pl
     assert set(codes) <= {200, 204, 404, 409, 422}, codes
     whole = "print(x == 1 and big.sum() == 20_000_000 or x == 2 and big is None)"
     assert await notebook.run(whole) == "True\n"
+
+
+async def test_two_states_are_compared_and_the_use_of_the_home_is_said(desk: Desk) -> None:
+    notebook = await desk.open()
+    await notebook.run("import numpy as np; big = np.ones(500_000); x = 1; old = 2")
+    path = f"kernels/{notebook.kernel}/snapshots"
+    first = (await desk.api("POST", path))["id"]
+    await notebook.run("x = 5; del old; new = 3")
+    second = (await desk.api("POST", path))["id"]
+    compared = await desk.api("GET", f"snapshots/{first}/compare/{second}")
+    found = {one["name"]: one["change"] for one in compared["variables"]}
+    assert found == {"big": "same", "np": "same", "x": "changed", "old": "removed", "new": "added"}
+    one = await desk.api("GET", f"snapshots/{second}")
+    assert (one["id"], one["reason"], one["kept"]) == (second, "manual", 4)
+    status = await desk.api("GET", "status")
+    assert status["snapshots_limit_bytes"] == 20_000_000_000
+    assert status["snapshots_per_notebook"] == 5
+    assert status["snapshots_bytes"] < one["bytes"] * 2, "what two share counts once"
+    for wrong in (f"snapshots/{first}/compare/nope", "snapshots/..%2f..%2fetc", "snapshots/nope"):
+        assert (await desk.api("GET", wrong, expect=404))["code"] == "not-found"
+    (desk.home / ".local/share/gpuhub/snapshots" / first / "manifest.json").write_text("{}")
+    await desk.api("GET", f"snapshots/{first}/compare/{second}", expect=422)

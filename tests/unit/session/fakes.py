@@ -89,6 +89,8 @@ class NowhereToRun:
 class Snapshots:
     """A disk: what was saved, by id."""
 
+    keep_per_notebook, keep_bytes = 5, 20e9
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.infos: dict[str, SnapshotInfo] = {}
@@ -238,6 +240,7 @@ class RelayedKernel:
     def __init__(self, kernel_id: str, disk: Snapshots, faults: Faults, first: Process) -> None:
         self.kernel_id, self.disk, self.faults = kernel_id, disk, faults
         self.running: Process | None = first
+        self.on_work: Callable[[], None] = lambda: None
         self.in_flight: str | None = None
         self.waits_for_input = False
         self.succeeded = 0
@@ -259,12 +262,14 @@ class RelayedKernel:
     def run_cell(self, code: str) -> None:
         self.in_flight = code
         self._idle.clear()
+        self.on_work()
 
     def end_cell(self) -> None:
         self.in_flight = None
         self.succeeded += 1
         self.finished += 1
         self._idle.set()
+        self.on_work()
 
     async def prove(self, candidate: Process, timeout_seconds: float) -> NamespaceAgent:
         await self.faults.at("prove", candidate)
@@ -292,6 +297,7 @@ class RelayedKernel:
     async def fail_in_flight(self, ename: str, evalue: str) -> str | None:
         code, self.in_flight = self.in_flight, None
         self._idle.set()
+        self.on_work()
         if code is not None:
             self.failed.append(f"{ename}: {evalue}")
         return code
