@@ -49,19 +49,6 @@ class Changes:
             self._flushing = True
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
-    async def follow(self, busy: Callable[[], set[str]], every_seconds: float) -> None:
-        """Touch kernels that began or ended to run something; ``busy`` returns those that run now.
-
-        What runs for less than ``every_seconds`` is no news.
-        """
-        known: set[str] = set()
-        while True:
-            await asyncio.sleep(every_seconds)
-            now = busy()
-            for kernel_id in now ^ known:
-                self.touch(kernel_id)
-            known = now
-
     def publish(self, kind: str, key: str, data: BaseModel | dict[str, Any]) -> None:
         """Tell it now."""
         text = json.dumps(data) if isinstance(data, dict) else data.model_dump_json()

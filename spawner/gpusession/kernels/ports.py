@@ -157,6 +157,9 @@ class Endpoint(Protocol):
     def running(self) -> RunningKernel | None:
         """The process that answers now."""
 
+    on_work: Callable[[], None]
+    """Called when `in_flight` becomes None or ceases to be, and when `waits_for_input` changes."""
+
     @property
     def in_flight(self) -> str | None:
         """The code of the cell that runs now ("" for another request), or None."""

@@ -21,7 +21,7 @@ from gpulease import errors
 from gpusession.kernels.admission import MOVE, START, WORKER
 from gpusession.kernels.ports import Progress, RunningKernel
 from gpusession.kernels.sockets import Address, Back
-from gpusession.kernels.switchboard import CELL_WAITS, Switchboard
+from gpusession.kernels.switchboard import CELL_WAITS, SHUTDOWN_ASKED, WORK, Switchboard
 from gpusession.kernels.wire import Wire
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Relay:
         """Called on the session's loop when a cell waits for a GPU (see `cells_wait_for_gpu`)."""
         self.on_shutdown_asked: Callable[[], None] = lambda: None
         """Called on the session's loop when a client asks the kernel to end: its end is no crash."""
+        self.on_work: Callable[[], None] = lambda: None
         self._backs: dict[RunningKernel, Back] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._own_context: zmq.Context[Any] | None = None
@@ -193,7 +194,8 @@ class Relay:
             loop.call_soon_threadsafe(self._heard, event)
 
     def _heard(self, event: str) -> None:
-        (self.on_waiting_cell if event == CELL_WAITS else self.on_shutdown_asked)()
+        heard = {CELL_WAITS: self.on_waiting_cell, SHUTDOWN_ASKED: self.on_shutdown_asked, WORK: self.on_work}
+        heard[event]()
 
     # --- answers and interrupts
 

@@ -47,7 +47,7 @@ NEVER_REPLIED = failed("NoReply", "The kernel did not say how this ended.")
 INTERRUPT_SECONDS = 2.0
 """How long the next request waits for an interrupt of ours to be over."""
 
-CELL_WAITS, SHUTDOWN_ASKED = "cell-waits", "shutdown-asked"
+CELL_WAITS, SHUTDOWN_ASKED, WORK = "cell-waits", "shutdown-asked", "work"
 
 ANSWERED_KEPT = 4096
 CONTROL_KEPT = 1000
@@ -56,7 +56,8 @@ CONTROL_KEPT = 1000
 class Switchboard(BoardThread):
     """One kernel's thread. ``front`` is bound when the constructor returns.
 
-    ``told`` is called in the thread with `CELL_WAITS` (for a GPU: hold `WORKER`) or `SHUTDOWN_ASKED`.
+    ``told`` is called in the thread with `CELL_WAITS` (for a GPU: hold `WORKER`), `SHUTDOWN_ASKED`, or
+    `WORK`: something began or ended to run, or to wait for an answer.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Switchboard(BoardThread):
         self.queue = Admission()
         self.in_flight: str | None = None
         """As of the end of the last turn; for other threads."""
-        self.waits_for_input = False
+        self.waits_for_input = self._waited = False
         self.kernel_info: dict[str, Any] | None = None
         self.back: Back | None = None
         self._own = OwnRequests()
@@ -126,7 +127,10 @@ class Switchboard(BoardThread):
         self.candidates.probe(time.monotonic())
         self._give_up_halves()
         self._settle()
-        self.in_flight = self.queue.in_flight
+        before = (self.in_flight is not None, self._waited)
+        self.in_flight, self._waited = self.queue.in_flight, self.waits_for_input
+        if before != (self.in_flight is not None, self._waited):
+            self._told(WORK)
 
     def patience(self) -> int:
         if self._outlet.waiting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -285,3 +286,23 @@ async def test_an_interrupt_during_the_save_stops_what_waits_and_not_the_move(
     assert (await reader.finish(held, 10)).status == "aborted"
     await until(lambda: kernel.status().move.ended_at, "the end of the move")
     assert kernel.status().placement == target
+
+
+async def test_followers_hear_that_a_cell_runs_before_and_after_a_move_and_when_it_is_over(
+    server: Server,
+) -> None:
+    manager, reader = await server.open()
+    heard: list[bool] = []
+
+    def hear(kind: str, key: str, data: str) -> None:
+        if (kind, key) == ("kernel", manager.kernel_id):
+            heard.append(json.loads(data)["busy"])
+
+    server.session.subscribe(hear)
+    for _ in ("on the server", "on the worker"):
+        heard.clear()
+        cell = reader.send("import time; time.sleep(2)")
+        await until(lambda: heard and heard[-1], "the news that it runs")
+        await reader.finish(cell)
+        await until(lambda: not heard[-1], "the news that it is over")
+        await server.flip(manager, "worker")

@@ -55,7 +55,7 @@ class Desk:
                 fence_seconds=0.2,
                 answer_seconds=0.3,
                 cell_hint_seconds=0.05,
-                busy_look_seconds=0.05,
+                cell_news_seconds=0.05,
                 save_look_seconds=0.05,
             )
         )

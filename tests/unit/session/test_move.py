@@ -236,6 +236,33 @@ async def test_the_broker_hears_that_a_cell_runs_on_the_gpu_and_when_it_is_over(
     assert len(desk.broker.cells) == told
 
 
+async def test_cells_in_a_row_are_one_word_to_the_broker_and_short_ones_are_none(desk: Desk) -> None:
+    _, endpoint = await desk.open(x=1)
+    await desk.flip("worker")
+    endpoint.run_cell("1")
+    endpoint.end_cell()
+    await asyncio.sleep(0.2)
+    assert desk.broker.cells == []
+    endpoint.run_cell("while True: pass")
+    await until(lambda: desk.broker.cells, "the hint")
+    endpoint.end_cell()
+    endpoint.run_cell("while True: pass")
+    await asyncio.sleep(0.2)
+    assert all(running for _, running in desk.broker.cells)
+    endpoint.end_cell()
+    await until(lambda: not desk.broker.cells[-1][1], "the end of the cells")
+
+
+async def test_a_cell_that_waits_for_an_answer_does_not_keep_the_gpu(desk: Desk) -> None:
+    _, endpoint = await desk.open(x=1)
+    await desk.flip("worker")
+    endpoint.run_cell("input()")
+    await until(lambda: desk.broker.cells, "the hint")
+    endpoint.waits_for_input = True
+    endpoint.on_work()
+    await until(lambda: not desk.broker.cells[-1][1], "the word that nothing works")
+
+
 async def test_the_gpu_waits_a_moment_for_the_answer_to_what_may_stay_behind(desk: Desk) -> None:
     await desk.open(x=1, f="FILE")
     status = await desk.flip("worker")
