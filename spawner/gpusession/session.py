@@ -254,6 +254,7 @@ class Session(OwnLoop):
             self.spawn(self._offer(kernel), "offer")
         kernel.endpoint, kernel.command = endpoint, command
         endpoint.on_work = lambda: self._work.changed(kernel_id)
+        self._work.changed(kernel_id)
         kernel.watch()
         kernel.begin_life(anew=cause != "crash")
         if cause == "crash":
