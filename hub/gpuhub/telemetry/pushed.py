@@ -58,6 +58,8 @@ class _Node:
     devices: dict[str, DeviceReport] = field(default_factory=dict)
     """Also those that do not answer now: a lost GPU is still a pod's."""
     pods: dict[tuple[str, str], tuple[str, ...]] | None = None
+    """As the kubelet said last: a pod's devices do not change while it lives."""
+    kubelet_answers: bool = False
     heard: dict[str, _Heard] = field(default_factory=dict)
     problem: str | None = None
 
@@ -94,7 +96,7 @@ class PushedTelemetry:
             known = self._nodes[node] = _Node(now)
         known.at, known.devices = now, devices
         disputed = self._claim(node, named, now)
-        known.pods = None
+        known.kubelet_answers = report.allocations is not None
         if report.allocations is not None:
             known.pods = {(pod.namespace, pod.pod): tuple(pod.devices) for pod in report.allocations}
         received = self._clock()
@@ -149,8 +151,11 @@ class PushedTelemetry:
         known = self._nodes.get(node)
         if known is None or known.pods is None or self._stopwatch() - known.at > FRESH_SECONDS:
             return None
+        given = known.pods.get((namespace, pod))
+        if given is None and not known.kubelet_answers:
+            return None
         found = []
-        for device_id in known.pods.get((namespace, pod), ()):
+        for device_id in given or ():
             device = known.devices.get(whole(device_id))
             if device is None or self._disputed(device_id):
                 return None  # allocated, but the driver has not named it yet, or not it alone

@@ -118,7 +118,8 @@ def test_a_pods_devices_are_known_while_its_nodes_agent_says_so(place: Place) ->
     assert ask("one", "users", "cyd") == (), "known, and none"
     assert ask("two", "users", "ann") is None, "another node's agent knows nothing of it"
     place.push(sample("GPU-0"), allocations=None)
-    assert ask("one", "users", "ann") is None, "the kubelet does not answer"
+    assert [one.id for one in ask("one", "users", "ann") or ()] == ["GPU-1"], "a pod keeps what it has"
+    assert ask("one", "users", "cyd") is None, "a kubelet that does not answer says nothing of a new one"
     place.push(sample("GPU-0"), allocations=pods(ann=["GPU-1"]))
     assert [one.id for one in ask("one", "users", "ann") or ()] == ["GPU-1"], "lost, but still the pod's"
     place.now += 16
