@@ -120,6 +120,24 @@ lane-service: .venv/.test install system
 lane-browser: .venv/.test install system vscode
 	$(BIN)/pytest tests/browser
 
+# --- frameworks that are too large for the ordinary environment (tests/frameworks)
+
+FRAMEWORKS := .cache/frameworks
+
+# It sees the ordinary environment behind its own packages, so that nothing is installed twice.
+$(FRAMEWORKS)/.installed: tests/frameworks/requirements.txt | .venv/.test
+	@echo "==> PyTorch, TensorFlow, JAX and others in an environment of their own ($(FRAMEWORKS), 7 GB; minutes, once)"
+	@rm -rf $(FRAMEWORKS)
+	@$(BIN)/python -m venv --without-pip $(FRAMEWORKS)
+	@$(PIP) --python $(FRAMEWORKS) install -q --no-deps -r tests/frameworks/requirements.txt
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$($(FRAMEWORKS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ordinary.pth"
+	@touch $@
+
+.PHONY: lane-frameworks
+lane-frameworks: $(FRAMEWORKS)/.installed
+	$(FRAMEWORKS)/bin/python -m pytest tests/frameworks
+
 # --- a real Kubernetes on this machine (tests/cluster)
 
 CLUSTER_PACKAGES := containerd runc containernetworking-plugins buildah mmdebstrap iptables nftables iproute2 \

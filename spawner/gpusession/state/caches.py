@@ -32,7 +32,7 @@ def reduce_lru_cache(func: Any, pickler: StatePickler) -> Any:
     pickler.by_value = True
     limits, info = func.cache_parameters(), func.cache_info()
     memory = _memory(func, limits, info)
-    if memory and not _can_be_saved(memory, pickler):
+    if memory and not _can_be_saved(func, memory, pickler):
         memory = None
     if memory is None:
         pickler.note("What its cache remembered is computed again.")
@@ -75,14 +75,22 @@ def _arguments(key: Any, mark: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return key, {}
 
 
-def _can_be_saved(memory: list[Any], pickler: StatePickler) -> bool:
-    try:
-        type(pickler)(Stream(0), pickler.kinds, pickler.anchored, pickler.record).dump(memory)
-    except (Broken, RecursionError):
-        raise
-    except Exception:  # noqa: BLE001 — whatever it is, the memory is not carried
-        return False
-    return True
+def _can_be_saved(func: Any, memory: list[Any], pickler: StatePickler) -> bool:
+    """Tried apart, so that it costs the memory alone. A method's memory holds objects of the class that
+    holds the method: met again on the way, it is taken for saveable, and asked only once in a save.
+    """
+    known = pickler.record.memories
+    if id(func) not in known:
+        known[id(func)] = True
+        pickler.record.keep.append(func)
+        try:
+            type(pickler)(Stream(0), pickler.kinds, pickler.anchored, pickler.record).dump(memory)
+        except (Broken, RecursionError):
+            del known[id(func)]
+            raise
+        except Exception:  # noqa: BLE001 — whatever it is, the memory is not carried
+            known[id(func)] = False
+    return known[id(func)]
 
 
 # --- named inside snapshots: names and arguments are part of the format

@@ -303,7 +303,7 @@ class Capture:
 
 def _take_notes(looks: list[Look], pickler: StatePickler) -> None:
     if len(looks) == 1:
-        looks[0].notes = pickler.notes
+        looks[0].notes, looks[0].rebuilt = pickler.notes, pickler.rebuilt
 
 
 def _rank(looks: list[Look]) -> int:
@@ -322,7 +322,8 @@ def title(key: str) -> str:
 
 
 def _kept(name: str, value: Any, look: Look) -> dict[str, Any]:
-    return verdict(name, type_name(value), look.bytes, "kept", " ".join(look.notes) or None, None)
+    what = "rebuilt" if look.rebuilt else "kept"
+    return verdict(name, type_name(value), look.bytes, what, " ".join(look.notes) or None, None)
 
 
 def verdict(

@@ -76,6 +76,7 @@ class Look:
     reached: Mapping[int, tuple[int, Any]] = field(default_factory=dict)
     weak: Mapping[Any, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rebuilt: bool = False
     again: bool = False
     by_value: bool = False
     with_nan: bool = False
@@ -164,7 +165,7 @@ def look(name: str, value: Any, pickled: Pickled) -> Look | Left:
         name, value, stream, pickler, weak=pickler.weak, notes=pickler.notes, with_nan=with_nan, deep=deep
     )
     found.bytes = stream.total_bytes
-    found.again, found.by_value = pickler.again, pickler.by_value
+    found.again, found.by_value, found.rebuilt = pickler.again, pickler.by_value, pickler.rebuilt
     return found
 
 
@@ -312,6 +313,6 @@ class _Linking:
             return not all(type(one) in _VALUE_TYPES for one in thing)
         if issubclass(kind, type | types.FunctionType):
             return not self._kinds.by_reference(thing)
-        if kind.__module__.startswith("numpy") and kind.__name__.endswith(("DType", "dtype")):
+        if str(kind.__module__).startswith("numpy") and kind.__name__.endswith(("DType", "dtype")):
             return False
         return not self._kinds.named(thing)

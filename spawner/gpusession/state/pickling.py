@@ -28,6 +28,7 @@ from typing import Any
 
 import cloudpickle.cloudpickle as cp
 
+from gpusession.state.instances import need_care
 from gpusession.state.refusals import Refused, refused_types
 
 PROTOCOL = 5
@@ -173,6 +174,7 @@ class Kinds:
         for kind, handler in handlers:
             self._handlers[kind] = handler
         self._known: dict[type, Handler | None] = {}
+        self._decided: dict[tuple[Callable[[type], Any], type], Any] = {}
         self._held: dict[str, dict[int, tuple[str, Any]]] = {}
         self._by_reference: dict[int, tuple[Any, bool]] = {}
 
@@ -186,8 +188,7 @@ class Kinds:
     def _find(self, kind: type) -> Handler | None:
         chosen: Handler | None = None
         for base in kind.__mro__:
-            # Only hashes written in Python can be asked too early: see `stdlib.reduce_instance`.
-            if base is object and not isinstance(kind.__hash__, types.FunctionType):
+            if base is object and not need_care(kind):
                 break
             if base in self._handlers:
                 chosen = self._handlers[base]
@@ -199,6 +200,13 @@ class Kinds:
             ident: name for ident, (name, value) in self._globals_of(module).items() if type(value) is kind
         }
         return _named_first(module, held, chosen) if held else chosen
+
+    def decided(self, decide: Callable[[type], Any], kind: type) -> Any:
+        """Ask a question about a class once in a save."""
+        known = (decide, kind)
+        if known not in self._decided:
+            self._decided[known] = decide(kind)
+        return self._decided[known]
 
     def _globals_of(self, module: str) -> dict[int, tuple[str, Any]]:
         if module in ("__main__", "builtins", "") or module in self._local:
@@ -276,6 +284,8 @@ class Record:
         """Arrays that own their memory, by address: a tensor may use the same."""
         self.homes: dict[Any, str] = {}
         """The device on which a storage belongs, by its address."""
+        self.memories: dict[int, bool] = {}
+        """Can what a function with a memory remembers be saved? By the function's id."""
         self.keep: list[Any] = []
         """Objects made only for the streams: alive until the end, so that no id is used twice."""
 
@@ -331,6 +341,8 @@ class StatePickler(pickle.Pickler):
         super().__init__(stream, PROTOCOL, buffer_callback=self._buffers)
         self.stream, self.kinds, self.anchored, self.record = stream, kinds, anchored, record
         self.notes: list[str] = []
+        self.rebuilt = False
+        """Something in it is made anew rather than carried."""
         self.again = False
         """This stream cannot be used as it is: the object must be pickled once more."""
         self.by_value = False
@@ -350,6 +362,11 @@ class StatePickler(pickle.Pickler):
     def note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+    def anew(self, sentence: str) -> None:
+        """Something is not carried but made anew, as good as it was."""
+        self.rebuilt = True
+        self.note(sentence)
 
     def array_buffer(self, view: Any, like: list[Any]) -> pickle.PickleBuffer:
         """Wrap memory that the loader shall read straight into an array made like this."""

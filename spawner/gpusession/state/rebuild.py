@@ -66,8 +66,9 @@ def fill_function(made: types.FunctionType, state: tuple[dict[str, Any], dict[st
 
 
 def replace_attributes(made: Any, state: dict[str, Any]) -> None:
-    made.__dict__.clear()
-    made.__dict__.update(state)
+    held = object.__getattribute__(made, "__dict__")
+    held.clear()
+    held.update(state)
 
 
 def cached_property(func: Any, name: str | None, doc: str | None) -> Any:
@@ -128,8 +129,17 @@ def method_reference(method: types.MethodType) -> weakref.WeakMethod[Any]:
 def instance(kind: type, attributes: dict[str, Any]) -> Any:
     """An object with its simple attributes set already, so that it can be hashed from the start."""
     made: Any = object.__new__(kind)
-    made.__dict__.update(attributes)
+    if attributes:
+        object.__getattribute__(made, "__dict__").update(attributes)
     return made
+
+
+def fill_instance(made: Any, state: Any) -> None:
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes is not None:
+        replace_attributes(made, attributes)
+    for name, value in (slots or {}).items():
+        object.__setattr__(made, name, value)
 
 
 def exception(kind: Any, args: tuple[Any, ...]) -> Any:

@@ -96,9 +96,21 @@ class Restore:
                 except Exception as error:  # noqa: BLE001 — named in the verdict
                     lost.append(verdict(title(key), "", None, "left", _why(error), "Set it again."))
             self._shell.execution_count = self._manifest.execution_count
+            self._put_in_order()
             for surrounding in surroundings.LATE:
                 self._surround(surrounding, settings, lost)
         return self._verdicts(read, wanted, failed) + lost
+
+    def _put_in_order(self) -> None:
+        """Variables and results in the order in which they were made: cells go through them, too."""
+        space = self._shell.user_ns
+        for name in self._saved:
+            if name in space:
+                space[name] = space.pop(name)
+        out = space["Out"]
+        results = sorted(out.items(), key=lambda item: item[0] if isinstance(item[0], int) else -1)
+        out.clear()
+        out.update(results)
 
     def _surround(self, one: Any, settings: dict[str, Any], lost: Verdicts) -> None:
         if one.name not in settings:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpusession.state import exclusions, notebook, replay_ledger
+from gpusession.state import exclusions, frameworks, notebook, replay_ledger
 
 _PLACE = re.compile(
     r"^(JPY_|JUPYTERHUB_|JUPYTER_|GPUHUB_|CUDA_VISIBLE_DEVICES$|CUDA_DEVICE_ORDER$|NVIDIA_|HOSTNAME$|_$|PWD$|OLDPWD$"
@@ -289,25 +289,6 @@ def _restore_random(_shell: Any, saved: Any) -> None:
         np.random.set_state(saved["numpy"])
 
 
-def _capture_torch_random(_shell: Any) -> Any:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "get_rng_state"):
-        return None
-    states = {"cpu": torch.get_rng_state().numpy().copy(), "cuda": []}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states["cuda"] = [state.numpy().copy() for state in torch.cuda.get_rng_state_all()]
-    return states
-
-
-def _restore_torch_random(_shell: Any, saved: Any) -> None:
-    import torch
-
-    torch.set_rng_state(torch.from_numpy(saved["cpu"]))
-    if torch.cuda.is_available():
-        for device, state in enumerate(saved["cuda"][: torch.cuda.device_count()]):
-            torch.cuda.set_rng_state(torch.from_numpy(state), device)
-
-
 def _capture_interpreter(_shell: Any) -> Any:
     return {
         "digits": sys.get_int_max_str_digits(),
@@ -334,38 +315,16 @@ def _capture_sklearn(_shell: Any) -> Any:
 
 
 def _restore_sklearn(_shell: Any, saved: Any) -> None:
-    import sklearn  # type: ignore[import-untyped]
+    import sklearn
 
     known = sklearn.get_config()
     sklearn.set_config(**{name: value for name, value in saved.items() if name in known})
 
 
-def _capture_torch(_shell: Any) -> Any:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "is_grad_enabled"):
-        return None
-    return {
-        "grad": torch.is_grad_enabled(),
-        "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "warn": torch.is_deterministic_algorithms_warn_only_enabled(),
-        "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
-    }
-
-
-def _restore_torch(_shell: Any, saved: Any) -> None:
-    import torch
-
-    torch.set_grad_enabled(saved["grad"])
-    torch.set_default_dtype(getattr(torch, saved["dtype"]))
-    torch.use_deterministic_algorithms(saved["deterministic"], warn_only=saved["warn"])
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = saved["cudnn"]
-
-
 LATE = (
     Surrounding("interpreter", "settings of Python", _capture_interpreter, _restore_interpreter),
     Surrounding("sklearn", "scikit-learn's settings", _capture_sklearn, _restore_sklearn),
-    Surrounding("torch", "PyTorch's settings", _capture_torch, _restore_torch),
+    Surrounding("torch", "PyTorch's settings", frameworks.capture_torch, frameworks.restore_torch),
     Surrounding("recursion", "the recursion limit", _capture_recursion, _restore_recursion),
     Surrounding("warnings", "warning filters", _capture_warnings, _restore_warnings),
     Surrounding("decimal", "the decimal context", _capture_decimal, _restore_decimal),
@@ -380,6 +339,19 @@ LATE = (
     Surrounding("replay", "what cells made", replay_ledger.capture, replay_ledger.restore),
     Surrounding("excluded", "your exclusions", exclusions.capture, exclusions.restore),
     Surrounding("random", "random states", _capture_random, _restore_random),
-    Surrounding("torch-random", "PyTorch's random states", _capture_torch_random, _restore_torch_random),
+    Surrounding("jax", "JAX's settings", frameworks.capture_jax, frameworks.restore_jax),
+    Surrounding(
+        "tensorflow",
+        "TensorFlow's random state",
+        frameworks.capture_tensorflow,
+        frameworks.restore_tensorflow,
+    ),
+    Surrounding("keras", "Keras' settings", frameworks.capture_keras, frameworks.restore_keras),
+    Surrounding(
+        "torch-random",
+        "PyTorch's random states",
+        frameworks.capture_torch_random,
+        frameworks.restore_torch_random,
+    ),
 )
 ALL = {one.name: one for one in (*EARLY, *LATE)}

@@ -220,7 +220,7 @@ async def test_comms_pass_a_running_cell(server: Server) -> None:
 
 async def test_a_refused_move_leaves_everything_and_shows_what_would_stay(server: Server) -> None:
     manager, reader = await server.open()
-    await reader.run("x = [1]; import threading; lock = threading.Lock()")
+    await reader.run("x = [1]; import threading; lock = threading.Lock(); lock.acquire()")
     before = await reader.value("__import__('os').getpid()")
     status = await server.flip(manager, "worker")
     assert (status.placement, status.move.step) == ("server", "refused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def saved(folder: Path, number: int, notebook: str = "a.ipynb", **variables: obj
 
 def test_the_newest_comes_first_with_what_the_save_said(tmp_path: Path) -> None:
     for number in (2, 1, 3):
-        saved(tmp_path, number, gen=threading.Lock())
+        saved(tmp_path, number, gen=sys._getframe())
     first = SnapshotStore(tmp_path).list()[0]
     assert [one.id for one in SnapshotStore(tmp_path).list()] == ["a3", "a2", "a1"]
     assert (first.notebook, first.kernel, first.reason) == ("a.ipynb", "k1", "move")

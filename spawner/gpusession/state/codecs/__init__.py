@@ -22,6 +22,7 @@ lives on a device::
             if mesh.locked:
                 raise Refused("The mesh is being edited.", "Close the editor, then save again.")
             pickler.note("Its preview is drawn again.")     # shown beside "kept"
+            # pickler.anew("Its handle is opened anew.")    # the same, and "rebuilt" instead of "kept"
             return rebuild_mesh, (mesh.to_host(), mesh.device_name)
 
     codec = MeshCodec()
@@ -58,13 +59,18 @@ class Codec(Protocol):
 
 OWN = (
     ("builtins", "stdlib"),
+    ("builtins", "containers"),
     ("builtins", "finished"),
+    ("builtins", "locks"),
     ("logging", "logs"),
     ("numpy", "numpy"),
     ("pandas", "pandas"),
     ("matplotlib.figure", "matplotlib"),
+    ("PIL.ImageDraw", "pillow"),
     ("torch", "torch"),
     ("cupy", "cupy"),
+    ("tensorflow", "tensorflow"),
+    ("keras.src.saving.keras_saveable", "keras"),
 )
 """Library and module of our own codecs: a module is imported only beside its library."""
 

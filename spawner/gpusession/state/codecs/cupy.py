@@ -13,7 +13,7 @@ class CupyCodec:
     library = "cupy"
 
     def handlers(self) -> Iterator[tuple[type, Any]]:
-        import cupy  # type: ignore[import-not-found]
+        import cupy
 
         yield cupy.ndarray, reduce_array
 

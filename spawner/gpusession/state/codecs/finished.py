@@ -2,17 +2,22 @@
 
 ``with open(...) as f`` leaves a closed file behind, a pool that was shut down keeps its name, a thread
 was joined. These hold nothing any more: they come back closed, finished or exhausted, and whoever
-uses them gets the same error as before. A generator that was never started is only its
-arguments.
+uses them gets the same error as before. What was never started is only its arguments: a generator, a
+coroutine, a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import concurrent.futures.thread
+import dis
+import gc
+import inspect
 import io
 import sqlite3
 import subprocess
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -31,6 +36,8 @@ class FinishedCodec:
             yield kind, reduce_file
         yield sqlite3.Connection, reduce_connection
         yield types.GeneratorType, reduce_generator
+        yield types.CoroutineType, reduce_coroutine
+        yield types.AsyncGeneratorType, reduce_async_generator
         yield threading.Thread, reduce_thread
         yield concurrent.futures.ThreadPoolExecutor, reduce_pool
         yield concurrent.futures.Future, reduce_future
@@ -69,41 +76,95 @@ def reduce_connection(connection: Any, _pickler: StatePickler) -> Any:
 
 
 def reduce_generator(generator: Any, pickler: StatePickler) -> Any:
-    from gpusession.state.functions import namespace_of
-
-    frame = generator.gi_frame
-    if frame is None:
+    if generator.gi_frame is None:
         return rebuild.exhausted_generator, (generator.__name__, generator.__qualname__)
-    code = generator.gi_code
-    if generator.gi_running or frame.f_lasti >= _first_instruction(code) or code.co_freevars:
-        raise _refuse("builtins.generator")
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    if code.co_flags & 0x0C or code.co_cellvars:  # *args, **kwargs
-        raise _refuse("builtins.generator")
-    pickler.by_value = True
-    local = frame.f_locals
-    arguments = {name: local[name] for name in names}
-    args = (code, namespace_of(frame.f_globals, pickler), generator.__name__, generator.__qualname__)
-    return rebuild.fresh_generator, (*args, list(arguments.values()))
+    halted = generator.gi_running or not _is_fresh(generator.gi_frame)
+    return _unstarted(generator, generator.gi_code, None if halted else generator.gi_frame, pickler)
 
 
-def _first_instruction(code: types.CodeType) -> int:
-    """Where a generator halts first: after that it has been started."""
-    import dis
+def reduce_coroutine(coroutine: Any, pickler: StatePickler) -> Any:
+    frame = coroutine.cr_frame
+    if frame is not None and (coroutine.cr_running or not _is_fresh(frame)):
+        frame = None
+    return _unstarted(coroutine, coroutine.cr_code, frame, pickler)
 
-    return next((one.offset + 2 for one in dis.get_instructions(code) if one.opname == "RETURN_GENERATOR"), 0)
+
+def reduce_async_generator(generator: Any, pickler: StatePickler) -> Any:
+    frame = generator.ag_frame
+    if frame is not None and (generator.ag_running or not _is_fresh(frame)):
+        frame = None
+    return _unstarted(generator, generator.ag_code, frame, pickler)
 
 
-def reduce_thread(thread: Any, _pickler: StatePickler) -> Any:
-    if type(thread) is not threading.Thread or thread.ident is None or thread.is_alive():
+def _is_fresh(frame: types.FrameType) -> bool:
+    """It halts first where it was made; after that it has been started."""
+    code = frame.f_code
+    made = (one.offset for one in dis.get_instructions(code) if one.opname == "RETURN_GENERATOR")
+    return frame.f_lasti <= next(made, -1)
+
+
+def _unstarted(thing: Any, code: types.CodeType, frame: Any, pickler: StatePickler) -> Any:
+    """Call its function again, with the same arguments: none of its code has run yet."""
+    functions = (one for one in gc.get_referents(thing) if isinstance(one, types.FunctionType))
+    function = next((one for one in functions if one.__code__ is code), None)
+    if frame is None or function is None:
+        raise _refuse(f"builtins.{type(thing).__name__}")
+    local, names = frame.f_locals, code.co_varnames
+    plain, named = code.co_argcount, code.co_argcount + code.co_kwonlyargcount
+    keywords = {name: local[name] for name in names[plain:named]}
+    positional = [local[name] for name in names[:plain]]
+    if code.co_flags & inspect.CO_VARARGS:
+        positional += local[names[named]]
+        named += 1
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        keywords |= local[names[named]]
+    pickler.record.keep.append((positional, keywords))
+    args = (function, positional, keywords, thing.__name__, thing.__qualname__)
+    return rebuild.unstarted, args
+
+
+def reduce_thread(thread: Any, pickler: StatePickler) -> Any:
+    kind = type(thread)
+    own = kind is threading.Thread or (
+        kind.__module__ == "__main__" and kind.__bases__ == (threading.Thread,)
+    )
+    if thread.is_alive() or not own:
         raise _refuse("threading.Thread")
-    return rebuild.finished_thread, (thread.name, thread.daemon)
+    if thread.ident is None:
+        pickler.anew("A thread that was not started yet is made anew.")
+        called = (thread._target, thread._args, thread._kwargs)
+        made = (kind, thread.name, thread.daemon)
+        return rebuild.new_thread, made, (called, _own_attributes(thread)), None, None, rebuild.fill_thread
+    args = (thread.name, thread.daemon)
+    if kind is threading.Thread:
+        return rebuild.finished_thread, args
+    state = (kind, _own_attributes(thread))
+    return rebuild.finished_thread, args, state, None, None, rebuild.fill_finished_thread
 
 
-def reduce_pool(pool: Any, _pickler: StatePickler) -> Any:
-    if not pool._shutdown or any(thread.is_alive() for thread in pool._threads):
+def _own_attributes(thread: threading.Thread) -> dict[str, Any]:
+    usual = vars(threading.Thread())
+    return {name: value for name, value in vars(thread).items() if name not in usual}
+
+
+def reduce_pool(pool: Any, pickler: StatePickler) -> Any:
+    if pool._shutdown and not any(thread.is_alive() for thread in pool._threads):
+        return rebuild.closed_pool, (pool._max_workers,)
+    if pool._shutdown or type(pool) is not concurrent.futures.ThreadPoolExecutor or not _is_idle(pool):
         raise _refuse("concurrent.futures._base.Executor")
-    return rebuild.closed_pool, (pool._max_workers,)
+    pickler.anew("The pool had nothing to do: its threads are made anew.")
+    return rebuild.idle_pool, (pool._max_workers, pool._thread_name_prefix, pool._initializer, pool._initargs)
+
+
+def _is_idle(pool: Any) -> bool:
+    """Do all of its threads wait for work? There is no count that tells: it lags behind."""
+    if pool._work_queue.qsize() or getattr(pool, "_broken", False):
+        return False
+    frames = sys._current_frames()
+    waiting = concurrent.futures.thread._worker.__code__
+    return all(
+        (frame := frames.get(thread.ident)) is None or frame.f_code is waiting for thread in pool._threads
+    )
 
 
 def reduce_future(future: Any, _pickler: StatePickler) -> Any:

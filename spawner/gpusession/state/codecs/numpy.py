@@ -122,10 +122,11 @@ def _mapped(array: Any) -> bool:
 
     import numpy as np
 
-    base = array.base
-    while base is not None:
+    base, seen = array.base, set[int]()
+    while base is not None and id(base) not in seen:  # Cython's views name themselves as their base
         if isinstance(base, mmap.mmap | np.memmap):
             return True
+        seen.add(id(base))
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
     return False
 
@@ -135,6 +136,8 @@ def _base_of(array: Any, pickler: StatePickler) -> Any:
     import numpy as np
 
     base = array.base if array.size else None
+    while base is not None and not isinstance(base, np.ndarray) and hasattr(base, "__array_interface__"):
+        base = getattr(base, "base", None)  # what `as_strided` puts between
     if isinstance(base, memoryview):
         base = base.obj
     if isinstance(base, pickle.PickleBuffer):

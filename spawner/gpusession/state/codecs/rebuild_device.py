@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 
@@ -25,8 +26,8 @@ def storage_of(array: Any, home: str) -> Any:
     return torch.from_numpy(array.reshape(-1, order="A").view("u1")).untyped_storage()
 
 
-def spent(value: Any) -> Any:
-    """A result whose computation is over: asking for its gradients fails, as it did before."""
+def spent(value: Any, node: str = "SpentBackward") -> Any:
+    """A result without its computation: it looks as before, and asking for gradients through it fails."""
     import torch
 
     class Spent(torch.autograd.Function):  # type: ignore[misc]
@@ -40,6 +41,7 @@ def spent(value: Any) -> Any:
             del context
             raise RuntimeError("The computation behind this tensor was not carried: run its cell again.")
 
+    Spent._backward_cls.__name__ = node
     return Spent.apply(value.requires_grad_())
 
 
@@ -72,6 +74,23 @@ def fill_tensor(made: Any, state: tuple[Any, dict[str, Any]]) -> None:
     made.__dict__.update({name: value for name, value in attributes.items() if name != "_gpuhub_home"})
 
 
+def plain(kind: Any) -> Any:
+    return kind.__new__(kind)
+
+
+def fill_plain(made: Any, state: dict[str, Any]) -> None:
+    made.__dict__.update(state)
+
+
+def script(program: bytes, tensors: list[Any]) -> Any:
+    import torch
+
+    made = torch.jit.load(io.BytesIO(program), map_location="cpu")
+    for own, shared in zip([*made.parameters(), *made.buffers()], tensors, strict=True):
+        own.data = shared.data
+    return made
+
+
 def generator(where: str, state: Any) -> Any:
     import torch
 
@@ -89,7 +108,7 @@ def device(name: str) -> Any:
 
 
 def cupy_array(host: Any, number: int) -> Any:
-    import cupy  # type: ignore[import-not-found]
+    import cupy
 
     with cupy.cuda.Device(number if number < cupy.cuda.runtime.getDeviceCount() else 0):
         return cupy.asarray(host)

@@ -59,6 +59,31 @@ def fresh_generator(
     return made
 
 
+def unstarted(
+    function: Any, positional: list[Any], keywords: dict[str, Any], name: str, qualified: str
+) -> Any:
+    """A generator, a coroutine: none of its code runs before it is asked for something."""
+    made = function(*positional, **keywords)
+    made.__name__, made.__qualname__ = name, qualified
+    return made
+
+
+def new_thread(kind: type[threading.Thread], name: str, daemon: bool) -> threading.Thread:
+    made = kind.__new__(kind)
+    threading.Thread.__init__(made, name=name, daemon=daemon)
+    return made
+
+
+def fill_thread(made: Any, state: tuple[tuple[Any, Any, Any], dict[str, Any]]) -> None:
+    (made._target, made._args, made._kwargs), attributes = state
+    made.__dict__.update(attributes)
+
+
+def fill_finished_thread(made: Any, state: tuple[type, dict[str, Any]]) -> None:
+    made.__class__, attributes = state
+    made.__dict__.update(attributes)
+
+
 def finished_thread(name: str, daemon: bool) -> threading.Thread:
     made = threading.Thread(target=int, name=name, daemon=daemon)
     made.start()
@@ -70,6 +95,10 @@ def closed_pool(workers: int) -> Any:
     made = concurrent.futures.ThreadPoolExecutor(workers)
     made.shutdown()
     return made
+
+
+def idle_pool(workers: int, prefix: str, initializer: Any, arguments: tuple[Any, ...]) -> Any:
+    return concurrent.futures.ThreadPoolExecutor(workers, prefix, initializer, arguments)
 
 
 def done_future() -> Any:

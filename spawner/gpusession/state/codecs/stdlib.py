@@ -16,16 +16,15 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 from gpusession.state import rebuild
 from gpusession.state.caches import reduce_lru_cache
 from gpusession.state.classes import reduce_class, reduce_enum_member
 from gpusession.state.functions import HANDLERS, reduce_cached_property
+from gpusession.state.instances import reduce_instance
 from gpusession.state.pickling import StatePickler
 from gpusession.state.refusals import Refused
-
-_SIMPLE = (type(None), bool, int, float, complex, str, bytes)
 
 
 class StdlibCodec:
@@ -70,45 +69,6 @@ def reduce_method(method: Any, pickler: StatePickler) -> Any:
     return types.MethodType, (method.__func__, method.__self__)
 
 
-def reduce_instance(obj: Any, pickler: StatePickler) -> Any:
-    """Objects of the notebook's classes: hashable as soon as they exist.
-
-    A set or a dict inside a cycle asks an object for its hash before its state is there. So objects
-    with a ``__hash__`` of their own and no reducer of their own are made with their simple
-    attributes set.
-    """
-    kind = type(obj)
-    if not isinstance(kind.__hash__, types.FunctionType) or not _pickles_plainly(cast(Any, kind)):
-        return NotImplemented
-    state = getattr(obj, "__dict__", {})
-    simple = {name: value for name, value in state.items() if _is_simple(value)}
-    if not simple:
-        return NotImplemented
-    return rebuild.instance, (kind, simple), dict(state), None, None, rebuild.replace_attributes
-
-
-_OWN_WAY = (
-    "__reduce__",
-    "__reduce_ex__",
-    "__getstate__",
-    "__setstate__",
-    "__getnewargs__",
-    "__getnewargs_ex__",
-    "__slots__",
-    "__new__",
-)
-
-
-@functools.lru_cache(1000)
-def _pickles_plainly(kind: Any) -> bool:
-    return not any(name in base.__dict__ for base in kind.__mro__[:-1] for name in _OWN_WAY)
-
-
-def _is_simple(value: Any) -> bool:
-    kind = type(value)
-    return kind in _SIMPLE or (kind in (tuple, frozenset) and all(_is_simple(one) for one in value))
-
-
 def _behind(view: Any, wanted: Any) -> Any:
     """Return the mapping that a live view looks at."""
     found = [one for one in gc.get_referents(view) if isinstance(one, wanted)]
@@ -146,7 +106,8 @@ def reduce_memory(view: memoryview, _pickler: StatePickler) -> Any:
 # first look weak things are empty; in the final pass they hold what was reached.
 
 
-def _goes_along(pickler: StatePickler, target: Any) -> bool:
+def goes_along(pickler: StatePickler, target: Any) -> bool:
+    """Is this weakly held object carried? In the first look the answer is no, and it is asked again."""
     if isinstance(target, type | types.FunctionType) and pickler.kinds.by_reference(target):
         return True
     if pickler.record.final:
@@ -157,7 +118,7 @@ def _goes_along(pickler: StatePickler, target: Any) -> bool:
 
 
 def _those_along(pickler: StatePickler, items: list[Any], target: Callable[[Any], Any]) -> list[Any]:
-    along = [item for item in items if _goes_along(pickler, target(item))]
+    along = [item for item in items if goes_along(pickler, target(item))]
     if pickler.record.final and len(along) < len(items):
         pickler.note("Weak entries whose objects are not saved are gone.")
     return along
@@ -167,7 +128,7 @@ def reduce_weak_reference(ref: Any, pickler: StatePickler) -> Any:
     target = ref()
     if target is None:
         return rebuild.dead_reference, (type(ref),)
-    if _goes_along(pickler, target):
+    if goes_along(pickler, target):
         return rebuild.weak_reference, (type(ref), target, getattr(ref, "__callback__", None))
     _must_be_first_look(pickler)
     return rebuild.dead_reference, (weakref.ref,)
@@ -182,7 +143,7 @@ def reduce_weak_method(ref: Any, pickler: StatePickler) -> Any:
     method = ref()
     if method is None:
         raise Refused("It points weakly to an object that is gone.")
-    if _goes_along(pickler, method.__self__):
+    if goes_along(pickler, method.__self__):
         return rebuild.method_reference, (method,)
     _must_be_first_look(pickler)
     return rebuild.dead_reference, (weakref.ref,)

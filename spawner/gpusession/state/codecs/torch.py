@@ -7,12 +7,13 @@ to a GPU puts it there again. Nothing of torch is imported here unless the noteb
 
 from __future__ import annotations
 
+import copyreg
+import io
 from collections.abc import Iterator
 from typing import Any
 
 from gpusession.state.codecs import rebuild_device as rebuild
 from gpusession.state.pickling import StatePickler
-from gpusession.state.refusals import Refused
 
 
 class TorchCodec:
@@ -26,6 +27,9 @@ class TorchCodec:
         yield torch.UntypedStorage, reduce_storage
         yield torch.Generator, reduce_generator
         yield torch.device, reduce_device
+        yield torch.nn.Module, reduce_module
+        yield torch.jit.ScriptModule, reduce_script
+        yield torch.optim.Optimizer, reduce_optimizer
 
 
 codec = TorchCodec()
@@ -40,15 +44,10 @@ def reduce_tensor(tensor: Any, pickler: StatePickler) -> Any:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type not in ("cpu", "cuda"):
         return NotImplemented
     if not tensor.is_leaf and tensor.requires_grad:
-        if not _is_spent(tensor):
-            raise Refused(
-                "It is in the middle of a computation whose gradients were not taken yet.",
-                "Run the cell that computes it again.",
-            )
-        pickler.note("The computation behind it is over and is not carried.")
+        pickler.note("The computation behind it is not carried: gradients through it are refused.")
         value = tensor.detach()
         pickler.record.keep.append(value)
-        return rebuild.spent, (value,)
+        return rebuild.spent, (value, type(tensor.grad_fn).__name__)
     if tensor.is_conj() or tensor.is_neg():
         return NotImplemented
     store = tensor.untyped_storage()
@@ -71,24 +70,6 @@ def reduce_tensor(tensor: Any, pickler: StatePickler) -> Any:
         pickler.note("Its hooks are not carried.")
     state = (tensor.grad, dict(tensor.__dict__))
     return rebuild.tensor, args, state, None, None, rebuild.fill_tensor
-
-
-def _is_spent(tensor: Any) -> bool:
-    """Were the gradients taken, so that what the computation had kept for them is gone?"""
-    todo, seen = [tensor.grad_fn], set[Any]()
-    while todo and len(seen) < 10_000:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for name in dir(node):
-            if name.startswith("_saved_"):
-                try:
-                    getattr(node, name)
-                except RuntimeError:
-                    return True
-        todo.extend(one for one, _ in node.next_functions)
-    return False
 
 
 def flat_of(storage: Any, pickler: StatePickler) -> Any:
@@ -123,3 +104,30 @@ def reduce_generator(generator: Any, _pickler: StatePickler) -> Any:
 
 def reduce_device(device: Any, _pickler: StatePickler) -> Any:
     return rebuild.device, (str(device),)
+
+
+def reduce_module(module: Any, _pickler: StatePickler) -> Any:
+    """A module with computed weights (weight norm) is of a class of its own, and refuses torch's pickle."""
+    if "parametrizations" not in module._modules or type(module).__module__ == "__main__":
+        return NotImplemented
+    return rebuild.plain, (type(module),), dict(module.__dict__), None, None, rebuild.fill_plain
+
+
+def reduce_script(module: Any, pickler: StatePickler) -> Any:
+    """A compiled or traced module: its program as torch writes it, its tensors like all others, shared."""
+    import torch
+
+    program = io.BytesIO()
+    torch.jit.save(module, program)
+    tensors = [*module.parameters(), *module.buffers()]
+    pickler.record.keep.append(tensors)
+    return rebuild.script, (program.getvalue(), tensors)
+
+
+def reduce_optimizer(optimizer: Any, _pickler: StatePickler) -> Any:
+    """With everything that hangs at it: torch's own pickle forgets hooks, and that a scheduler watches it."""
+    import torch
+
+    if type(optimizer).__getstate__ is not torch.optim.Optimizer.__getstate__:
+        return NotImplemented
+    return copyreg.__newobj__, (type(optimizer),), dict(optimizer.__dict__)  # type: ignore[attr-defined]
