@@ -6,7 +6,8 @@ server, and the launcher remembers what it started); a stop gives it time to sav
 says so in one sentence, with the end of its log in Details. The page and the API are judged alike.
 
 The address that the hub is told is checked to belong to the person's account: on a machine with
-other people, a port could be taken by one of them between choosing and listening.
+other people, a port could be taken by one of them between choosing and listening. And it stays reserved
+until the proxy leads nobody there any more, also when the server dies (`reservation`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import json
 import pwd
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +33,7 @@ from gpuspawner.launcher.protocol import Account, UnitOrder, UnitSeen
 from gpuspawner.names import server_unit_id
 from gpuspawner.profiles import Choice
 from gpuspawner.refusals import Refusal
+from gpuspawner.reservation import LOOPBACK, Reservation
 
 LOOK_SECONDS = 0.15
 TRIES = 3
@@ -76,6 +77,8 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
     def _launcher(self) -> LauncherClient:
         return LauncherClient(self.launcher_socket)
 
+    _reserved: Reservation | None = None
+
     @property
     def unit_id(self) -> str:
         return server_unit_id(self.user.name, self.name)
@@ -107,6 +110,9 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
     def clear_state(self) -> None:
         super().clear_state()
         self.port_chosen = 0
+        if self._reserved is not None:  # the hub has taken the server off the proxy before
+            self._reserved.release()
+            self._reserved = None
 
     def get_env(self) -> dict[str, str]:
         env: dict[str, str] = super().get_env()
@@ -132,9 +138,12 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
             account = self._account()
             await self._clear_away()
             for _ in range(TRIES):
-                address = await self._start_on(account, _free_port())
-                if address is not None:
-                    return address
+                with Reservation() as reserved:
+                    address = await self._start_on(account, reserved.port)
+                    if address is not None:
+                        reserved.close_to_others()
+                        self._reserved = reserved
+                        return address
         except GpuhubError as error:
             raise Refusal(error.message, hint=error.hint, reason=error.code, status_code=503) from error
         raise Refusal(
@@ -203,7 +212,7 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
             if owner == account.uid:
                 self.port_chosen = port
                 self.say(80, "Your server is up. Opening it.")
-                return "127.0.0.1", port
+                return LOOPBACK, port
             unit = await self._seen()
             if unit is None or unit.phase == "exited" or unit.stopping:
                 await self._give_up(unit)
@@ -249,14 +258,14 @@ class GpuLocalSpawner(GpuSpawner, Spawner):  # type: ignore[misc]  # jupyterhub 
             await asyncio.sleep(LOOK_SECONDS)
 
     def _order(self, account: Account, port: int) -> UnitOrder:
-        self.port, self.ip = port, "127.0.0.1"
+        self.port, self.ip = port, LOOPBACK
         env = self.get_env()
         env.update(
             HOME=account.home,
             USER=account.name,
             LOGNAME=account.name,
             JUPYTERHUB_ROOT_DIR=account.home,
-            JUPYTERHUB_SERVICE_URL=f"http://127.0.0.1:{port}{self.server.base_url}",
+            JUPYTERHUB_SERVICE_URL=f"http://{LOOPBACK}:{port}{self.server.base_url}",
             CODE_WORKINGDIR=account.home,
         )
         if not has_name(account.uid):
@@ -288,9 +297,3 @@ def has_name(uid: int) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
