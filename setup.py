@@ -114,6 +114,7 @@ setup(
             "grpcio-tools>=1.74",  # compiles the kubelet's .proto files for those who play the kubelet
             "types-protobuf",
             "playwright>=1.50",
+            "oidc-provider-mock>=0.3.4",  # a provider to sign in at
             "nbclient>=0.10",
             "papermill>=2.6",
             "dill>=0.3.8",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.cluster.build import program
 from tests.cluster.controlplane import ControlPlane
@@ -54,6 +57,26 @@ class Rendered:
 
 
 Render = Callable[..., Rendered]
+MOUNT = "/etc/gpuhub"
+"""Where each part finds its settings and secrets."""
+
+
+def mounted(made: Rendered, part: str, folder: Path) -> None:
+    """Write what the volume `settings` of a part brings into its container."""
+    volumes = made.one("Deployment", part)["spec"]["template"]["spec"]["volumes"]
+    [settings] = [volume for volume in volumes if volume["name"] == "settings"]
+    for source in settings["projected"]["sources"]:
+        if "configMap" in source:
+            files = made.one("ConfigMap", source["configMap"]["name"])["data"]
+        else:
+            data = made.one("Secret", source["secret"]["name"])["data"]
+            files = {
+                item["path"]: base64.b64decode(data[item["key"]]).decode()
+                for item in source["secret"]["items"]
+            }
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
 
 
 def helm(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -64,6 +87,17 @@ def helm(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def site_options(site: str) -> list[str]:
     return [] if site == "defaults" else ["--values", str(VALUES / f"{site}.yaml")]
+
+
+def render_chart(folder: Path, site: str, **values: Any) -> Rendered:
+    """Render with a values file of ours, and ``values`` over it. Raises `RenderRefused`."""
+    more = folder / "values.yaml"
+    more.write_text(yaml.safe_dump(values))
+    words = ["template", RELEASE, str(CHART), "--namespace", RELEASE, "--kube-version", "1.34.0"]
+    done = helm(*words, *site_options(site), "--values", str(more))
+    if done.returncode:
+        raise RenderRefused(done.stderr)
+    return Rendered([entry for entry in yaml.safe_load_all(done.stdout) if entry])
 
 
 def ensure_account(plane: ControlPlane, namespace: str) -> None:

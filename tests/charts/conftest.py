@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.charts.chart import (
     CHART,
     RELEASE,
     Render,
     Rendered,
-    RenderRefused,
     ensure_account,
     helm,
+    render_chart,
     site_options,
 )
 from tests.cluster.conftest import control_plane
@@ -33,13 +32,7 @@ def render(tmp_path: Path) -> Render:
     """``render("lab", hub={"admins": ["ann"]})``: a values file of ours, with further values over it."""
 
     def rendered(site: str = "defaults", **values: Any) -> Rendered:
-        more = tmp_path / "values.yaml"
-        more.write_text(yaml.safe_dump(values))
-        words = ["template", RELEASE, str(CHART), "--namespace", RELEASE, "--kube-version", "1.34.0"]
-        done = helm(*words, *site_options(site), "--values", str(more))
-        if done.returncode:
-            raise RenderRefused(done.stderr)
-        return Rendered([entry for entry in yaml.safe_load_all(done.stdout) if entry])
+        return render_chart(tmp_path, site, **values)
 
     return rendered
 

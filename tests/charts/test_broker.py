@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
@@ -20,13 +19,12 @@ import httpx
 import pytest
 
 from gpulease.scopes import MANAGE_LEASES
-from tests.charts.chart import RELEASE, Render, Rendered
+from tests.charts.chart import MOUNT, RELEASE, Render, Rendered, mounted
 from tests.cluster.controlplane import ControlPlane
 from tests.postgres import Postgres, running_postgres
 from tests.unit.spawner.played import free_port
 
 KEY = "ssh-ed25519 " + "A" * 68
-MOUNT = "/etc/gpuhub"
 TOKEN = "the-brokers-own-token-at-the-hub"
 SECONDS = 90.0
 
@@ -60,24 +58,6 @@ def hub() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}/hub/api"
         server.shutdown()
         thread.join()
-
-
-def mounted(made: Rendered, part: str, folder: Path) -> None:
-    """Write what the volume `settings` of a part brings into its container."""
-    volumes = made.one("Deployment", part)["spec"]["template"]["spec"]["volumes"]
-    [settings] = [volume for volume in volumes if volume["name"] == "settings"]
-    for source in settings["projected"]["sources"]:
-        if "configMap" in source:
-            files = made.one("ConfigMap", source["configMap"]["name"])["data"]
-        else:
-            data = made.one("Secret", source["secret"]["name"])["data"]
-            files = {
-                item["path"]: base64.b64decode(data[item["key"]]).decode()
-                for item in source["secret"]["items"]
-            }
-        for name, content in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content)
 
 
 class BrokerPod:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import Any
 
+from traitlets.utils.importstring import import_item
+
 from gpuhub.secretfiles import read_secret
 from gpuhub.settings import Auth, HubSettings
 
@@ -34,9 +36,25 @@ def apply(c: Any, settings: HubSettings) -> None:
         c.JupyterHub.authenticator_class = "gpuhub.signin.LauncherAuthenticator"
         c.LauncherAuthenticator.launcher_socket = str(settings.local.launcher_socket)
     else:
-        c.JupyterHub.authenticator_class = auth.kind
+        from gpuhub.oauth import completed  # here: a hub of one machine does not carry the library
+
+        c.JupyterHub.authenticator_class = completed(_authenticator(auth.kind))
     for name, value in _own(auth).items():
         c[class_name(auth.kind)][name] = value
+
+
+def _authenticator(kind: str) -> Any:
+    """Return the class behind a short name or path. Raises `ValueError`."""
+    try:
+        for entry in entry_points(group=GROUP):
+            if entry.name == kind.lower():
+                return entry.load()
+        found = import_item(kind)
+    except ImportError as error:
+        raise ValueError(f"auth: there is no authenticator {kind}: {error}") from None
+    if not isinstance(found, type):
+        raise ValueError(f"auth: there is no authenticator {kind}")
+    return found
 
 
 def class_name(kind: str) -> str:

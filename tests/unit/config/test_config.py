@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from jupyterhub.app import JupyterHub
+from oauthenticator.generic import GenericOAuthenticator
 from pydantic import ValidationError
 from traitlets.config import Config
 
@@ -53,6 +54,12 @@ def test_a_machine_of_ones_own_keeps_its_spawner() -> None:
     assert c.GpuLocalSpawner.homes_dir == "/d/homes"
 
 
+@pytest.mark.parametrize("kind", ["no-such-one", "nowhere.Authenticator", "os", "os.path"])
+def test_an_authenticator_that_is_not_there_is_named(kind: str) -> None:
+    with pytest.raises(ValueError, match=f"there is no authenticator {kind}"):
+        applied(auth={"class": kind})
+
+
 def test_an_authenticators_own_settings_are_passed_through(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cret\n")
     c = applied(
@@ -63,7 +70,7 @@ def test_an_authenticators_own_settings_are_passed_through(tmp_path: Path) -> No
         },
         auth_state_key="cd" * 32,
     )
-    assert c.JupyterHub.authenticator_class == "generic-oauth"
+    assert issubclass(c.JupyterHub.authenticator_class, GenericOAuthenticator)
     assert c.GenericOAuthenticator == {
         "client_id": "hub",
         "manage_groups": True,
