@@ -12,8 +12,12 @@ import type {
   KernelStatus,
   Lease,
   PlacementRequest,
+  RebuildPlan,
+  RebuildRequest,
+  RebuildResult,
   RestoreRequest,
   RestoreResult,
+  SnapshotComparison,
   SnapshotInfo,
   SnapshotList,
   Status,
@@ -77,6 +81,11 @@ export interface IClient {
   save(kernel: string): Promise<SnapshotInfo>;
   restore(kernel: string, wish: RestoreRequest): Promise<RestoreResult>;
   deleteSnapshot(snapshot: string): Promise<void>;
+  compare(first: string, second: string): Promise<SnapshotComparison>;
+  /** Which cells would make again what is lost. */
+  rebuildPlan(kernel: string): Promise<RebuildPlan>;
+  /** Let the server run the cells of a plan, where no page shows the notebook. */
+  rebuild(kernel: string, wish: RebuildRequest): Promise<RebuildResult>;
   request(pool: string | null): Promise<Lease>;
   keep(): Promise<Lease>;
   release(): Promise<Lease>;
@@ -126,6 +135,18 @@ export class Client implements IClient {
 
   async deleteSnapshot(snapshot: string): Promise<void> {
     await this._ask('DELETE', ['snapshots', snapshot]);
+  }
+
+  async compare(first: string, second: string): Promise<SnapshotComparison> {
+    return this._ask('GET', ['snapshots', first, 'compare', second]);
+  }
+
+  async rebuildPlan(kernel: string): Promise<RebuildPlan> {
+    return this._ask('GET', ['kernels', kernel, 'rebuild']);
+  }
+
+  async rebuild(kernel: string, wish: RebuildRequest): Promise<RebuildResult> {
+    return this._ask('POST', ['kernels', kernel, 'rebuild'], wish);
   }
 
   async request(pool: string | null): Promise<Lease> {

@@ -11,6 +11,7 @@ import { Refusal } from './client';
 import { clock, size } from './format';
 import { gpuIcon } from './icons';
 import { saved as savedState } from './model/panel';
+import { offerRebuild } from './missing';
 import { ChooseBody } from './restoring';
 import type { ISavedState } from './shown';
 import { locale, savedReason } from './texts';
@@ -180,7 +181,7 @@ export function addCommands(
       attempt(async () => {
         const kernel = target(args);
         if (kernel) {
-          await restore(session, kernel, args, trans);
+          await restore(app, session, kernel, args, trans);
         }
       }),
     args => {
@@ -190,7 +191,8 @@ export function addCommands(
     {
       ...kernelArg,
       snapshot: { type: 'string', description: 'The saved state; none: ask which' },
-      choose: { type: 'boolean', description: 'Ask which variables' }
+      choose: { type: 'boolean', description: 'Ask which variables' },
+      names: { type: 'array', items: { type: 'string' }, description: 'Only these variables' }
     }
   );
   add(
@@ -264,7 +266,7 @@ export function explain(error: unknown, trans: TranslationBundle): string {
   return trans.__('The server did not answer. Nothing was changed; try again.');
 }
 
-async function told<T>(
+export async function told<T>(
   work: Promise<T>,
   pending: string,
   done: (result: T) => string,
@@ -341,6 +343,7 @@ async function agreesToDelete(
 }
 
 async function restore(
+  app: JupyterFrontEnd,
   session: IGpuSession,
   kernel: KernelStatus,
   args: ICommandArgs,
@@ -365,11 +368,13 @@ async function restore(
   const offered = kernel.notices.some(
     one => one.kind === 'restore-offer' && one.snapshot === found.id
   );
-  const names = args.choose
-    ? await chooseVariables(found, model.now(), trans)
-    : offered || (await agreesToRestore(found, model.now(), trans))
-      ? 'all'
-      : null;
+  const names = args.names
+    ? args.names
+    : args.choose
+      ? await chooseVariables(found, model.now(), trans)
+      : offered || (await agreesToRestore(found, model.now(), trans))
+        ? 'all'
+        : null;
   if (names !== null) {
     await told(
       model.restore(kernel.id, found.id, names === 'all' ? null : names),
@@ -377,6 +382,7 @@ async function restore(
       result => restoredText(result, found, model.now(), trans),
       trans
     );
+    await offerRebuild(session, app.commands, kernel.id, trans);
   }
 }
 

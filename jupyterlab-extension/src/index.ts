@@ -17,6 +17,7 @@ import { SessionModel } from './model/session';
 import { Notices } from './notices';
 import { browserClock, BrowserMemory, BrowserPage } from './page';
 import { GpuPanel } from './sidebar';
+import { addStateCommands } from './states';
 import {
   CommandIDs,
   DOMAIN,
@@ -61,6 +62,7 @@ const commands: JupyterFrontEndPlugin<void> = {
   ): void => {
     const trans = (translator ?? nullTranslator).load(DOMAIN);
     addCommands(app, gpu, tracker, trans);
+    addStateCommands(app, gpu, tracker, trans);
     const category = trans.__('GPU');
     for (const command of [
       CommandIDs.switchOn,
@@ -70,6 +72,8 @@ const commands: JupyterFrontEndPlugin<void> = {
       CommandIDs.release,
       CommandIDs.saveState,
       CommandIDs.restore,
+      CommandIDs.rebuild,
+      CommandIDs.openStates,
       CommandIDs.dismiss,
       CommandIDs.openPanel,
       CommandIDs.refresh

@@ -7,6 +7,7 @@ import type { CommandRegistry } from '@lumino/commands';
 import { clock, gpuName } from './format';
 import { type News, news } from './model/news';
 import { shortModel } from './model/naming';
+import { offerRebuild } from './missing';
 import { locale } from './texts';
 import { CommandIDs, type IGpuSession } from './tokens';
 import type { Status } from './wire';
@@ -54,8 +55,14 @@ export class Notices {
         });
         break;
       }
+      case 'carried':
+        void offerRebuild(this._session, this._commands, one.kernel, trans);
+        break;
       case 'notice':
         this._notice(one);
+        if (one.notice.kind === 'restored' || one.notice.kind === 'lost') {
+          void offerRebuild(this._session, this._commands, one.kernel, trans);
+        }
         break;
     }
   }

@@ -208,4 +208,25 @@ export interface IPanelState {
   quotas: IQuotaShown[];
   saved: ISavedState[] | null;
   savedBytes: number;
+  /** What saved states may take; null: not known. */
+  savedLimit: number | null;
+  /** Why notebooks are not saved automatically at the moment. */
+  saveProblems: { notebook: string | null; problem: string }[];
+}
+
+/** One variable in two saved states. */
+export interface IChangeShown {
+  name: string;
+  change: 'added' | 'removed' | 'changed' | 'same' | 'unknown';
+  before: IVariable | null;
+  after: IVariable | null;
+}
+
+/** A cell to run again. */
+export interface ICellShown {
+  number: number;
+  code: string;
+  makes: string[];
+  seconds: number;
+  warnings: string[];
 }

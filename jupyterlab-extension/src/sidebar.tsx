@@ -69,12 +69,14 @@ export class GpuPanel extends ReactWidget {
     refresh: () => void this._do(CommandIDs.refresh),
     keep: () => void this._do(CommandIDs.keep),
     release: () => void this._do(CommandIDs.release),
+    openAll: () => void this._do(CommandIDs.openStates),
     openNotebook: path => void this._commands.execute('docmanager:open', { path }),
     restore: saved => void this._do(CommandIDs.restore, about(saved)),
     menu: (saved, x, y) => {
       const menu = new MenuSvg({ commands: this._commands });
       if (saved.problem === null && saved.kernel !== null) {
         menu.addItem({ command: CommandIDs.restore, args: { ...about(saved), choose: true } });
+        menu.addItem({ command: CommandIDs.rebuild, args: { ...about(saved) } });
       }
       if (saved.notebook !== null) {
         menu.addItem({ command: 'docmanager:open', args: { path: saved.notebook } });

@@ -38,10 +38,16 @@ export const CommandIDs = {
   release: 'gpuhub:release',
   /** Args: `kernel`. */
   saveState: 'gpuhub:save-state',
-  /** Args: `kernel`, `snapshot` (none: ask which), `choose` (ask which variables). */
+  /** Args: `kernel`, `snapshot` (none: ask which), `choose` (ask which variables), `names`. */
   restore: 'gpuhub:restore',
   /** Args: `snapshot`. */
   deleteState: 'gpuhub:delete-state',
+  /** Args: `snapshot`, `other`. */
+  compareStates: 'gpuhub:compare-states',
+  /** Args: `kernel`. */
+  rebuild: 'gpuhub:rebuild',
+  /** All saved states, in a tab of its own. */
+  openStates: 'gpuhub:open-states',
   /** Args: `kernel`, `notice`. */
   dismiss: 'gpuhub:dismiss',
   openPanel: 'gpuhub:open-panel',
@@ -54,6 +60,8 @@ export interface ICommandArgs {
   accept?: boolean;
   pool?: string;
   snapshot?: string;
+  other?: string;
   choose?: boolean;
+  names?: string[];
   notice?: string;
 }

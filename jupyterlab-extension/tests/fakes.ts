@@ -9,7 +9,11 @@ import type {
   Lease,
   PlacementRequest,
   RestoreRequest,
+  RebuildPlan,
+  RebuildRequest,
+  RebuildResult,
   RestoreResult,
+  SnapshotComparison,
   SnapshotInfo,
   Status,
   UsageSeries
@@ -202,6 +206,26 @@ export class ServerByHand implements IClient {
       kernel
     );
     return { snapshot: wish.snapshot, verdicts: [] };
+  }
+
+  plan: RebuildPlan = { names: [], cells: [], cannot: [] };
+
+  async compare(first: string, second: string): Promise<SnapshotComparison> {
+    this.asked.push(`compare ${first} ${second}`);
+    await this._mayFail();
+    return { first, second, variables: [] };
+  }
+
+  async rebuildPlan(kernel: string): Promise<RebuildPlan> {
+    this.asked.push(`plan ${kernel}`);
+    await this._mayFail();
+    return this.plan;
+  }
+
+  async rebuild(kernel: string, wish: RebuildRequest): Promise<RebuildResult> {
+    this.asked.push(`rebuild ${kernel} ${wish.cells.join()}`);
+    await this._mayFail();
+    return { ran: wish.cells, failed: null, error: null, output: '' };
   }
 
   async deleteSnapshot(snapshot: string): Promise<void> {

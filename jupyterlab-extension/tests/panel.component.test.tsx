@@ -19,6 +19,7 @@ function draw(
     keep: vi.fn(),
     release: vi.fn(),
     openNotebook: vi.fn(),
+    openAll: vi.fn(),
     restore: vi.fn(),
     menu: vi.fn()
   } satisfies IPanelActions;

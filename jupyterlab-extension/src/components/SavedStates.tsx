@@ -13,6 +13,8 @@ const FIRST_SHOWN = 6;
 export interface ISavedActions {
   restore: (saved: ISavedState) => void;
   openNotebook: (path: string) => void;
+  /** All of them, with what is in them. */
+  openAll: () => void;
   /** Open the menu of one saved state, at a place in the window. */
   menu: (saved: ISavedState, x: number, y: number) => void;
 }
@@ -24,7 +26,7 @@ export function SavedStates(
     actions: ISavedActions;
   }
 ): JSX.Element {
-  const { saved, trans } = props;
+  const { saved, trans, actions } = props;
   const [all, setAll] = React.useState(false);
   if (saved === null) {
     return <p className="gpuhub-mod-secondary">{trans.__('Reading…')}</p>;
@@ -33,7 +35,7 @@ export function SavedStates(
     return (
       <p className="gpuhub-mod-secondary">
         {trans.__(
-          'Nothing saved yet. A notebook’s variables are saved when it moves and when its server stops.'
+          'Nothing saved yet. Notebooks are saved by themselves after long cells and every few minutes, when they move, and when their server stops.'
         )}
       </p>
     );
@@ -53,6 +55,9 @@ export function SavedStates(
           </button>
         )}
         <span>{trans.__('%1 in your home folder', size(props.savedBytes, trans))}</span>
+        <button type="button" className="gpuhub-Link" onClick={actions.openAll}>
+          {trans.__('Look into them')}
+        </button>
       </p>
     </>
   );

@@ -12,6 +12,8 @@ export type News =
   | { kind: 'warning'; id: string; warning: IWarning }
   | { kind: 'warning-over' }
   | { kind: 'granted'; id: string; simulated: boolean; model: string; waited: boolean }
+  /** Something came back or moved: perhaps without all that it had. */
+  | { kind: 'carried'; kernel: string }
   | { kind: 'notice'; kernel: string; notebook: string | null; notice: KernelNotice };
 
 /** Every lease is queued for a moment; only who waited longer may have looked away. */
@@ -43,6 +45,16 @@ export function news(before: Status | null, now: Status): News[] {
   }
   const known = new Set(before?.kernels.flatMap(kernel => kernel.notices.map(one => one.id)));
   for (const kernel of now.kernels) {
+    const earlier = before?.kernels.find(one => one.id === kernel.id);
+    if (
+      earlier &&
+      !earlier.move?.ended_at &&
+      kernel.move?.ended_at &&
+      kernel.move.step === 'done' &&
+      kernel.last_verdict.some(one => one.verdict === 'left' && !one.excluded)
+    ) {
+      found.push({ kind: 'carried', kernel: kernel.id });
+    }
     for (const notice of kernel.notices) {
       if (!known.has(notice.id) && (before || notice.kind === 'restore-offer')) {
         found.push({ kind: 'notice', kernel: kernel.id, notebook: kernel.notebook, notice });

@@ -26,7 +26,12 @@ export function panelState(
         freesAt: time(quota.frees_at)
       })) ?? [],
     saved: snapshots?.map(one => saved(one, status)) ?? null,
-    savedBytes: status?.snapshots_bytes ?? 0
+    savedBytes: status?.snapshots_bytes ?? 0,
+    savedLimit: status?.snapshots_limit_bytes ?? null,
+    saveProblems:
+      status?.kernels.flatMap(kernel =>
+        kernel.save_problem ? [{ notebook: kernel.notebook, problem: kernel.save_problem }] : []
+      ) ?? []
   };
 }
 

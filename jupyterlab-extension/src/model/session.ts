@@ -14,7 +14,10 @@ import type {
   KernelStatus,
   Lease,
   Placement,
+  RebuildPlan,
+  RebuildResult,
   RestoreResult,
+  SnapshotComparison,
   SnapshotInfo,
   Status
 } from '../wire';
@@ -136,6 +139,19 @@ export class SessionModel {
   async deleteSnapshot(snapshot: string): Promise<void> {
     await this._client.deleteSnapshot(snapshot);
     await this.readSnapshots();
+  }
+
+  async compare(first: string, second: string): Promise<SnapshotComparison> {
+    return this._client.compare(first, second);
+  }
+
+  async rebuildPlan(kernel: string): Promise<RebuildPlan> {
+    return this._client.rebuildPlan(kernel);
+  }
+
+  async rebuild(kernel: string, plan: RebuildPlan): Promise<RebuildResult> {
+    const cells = plan.cells.map(one => one.number);
+    return this._client.rebuild(kernel, { names: null, cells, timeout_seconds: 600 });
   }
 
   /** Read the list of saved states; it is read again by itself when something was saved. */
