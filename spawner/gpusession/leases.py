@@ -242,6 +242,11 @@ class LeaseKeeper:
                 self._ensure_connecting()
         self._tell()
 
+    def latest(self, lease: Lease) -> Lease:
+        """Return what is known now of a lease that was this server's."""
+        held = self.lease is not None and self.lease.id == lease.id
+        return self.lease if held else self._ended.get(lease.id, lease)
+
     def _reached(self, well: bool) -> None:
         state: Literal["ok", "unreachable"] = "ok" if well else "unreachable"
         if state != self.state:

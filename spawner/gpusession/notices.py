@@ -130,4 +130,4 @@ def waiting_for(lease: Lease | None) -> tuple[MoveStep, str]:
         return "waiting", said or "Waiting for a GPU."
     if lease.state is LeaseState.ENDING:
         return "waiting", "Waiting until the GPU of before has been released."
-    return "starting", "Getting your GPU ready."
+    return "starting", lease.message or "Getting your GPU ready."

@@ -49,8 +49,8 @@ class Recovery:
         self._saved, self._server_place, self._fenced = saved, server_place, fenced
         self._now, self._make_id = now, make_id
 
-    async def worker_lost(self, kernel: Kernel, what: str) -> None:
-        """Bring the kernel back to the server. ``what``: one sentence for the person.
+    async def worker_lost(self, kernel: Kernel, what: Callable[[], str]) -> None:
+        """Bring the kernel back to the server. ``what``: a sentence for the person, by what is known by then.
 
         Never raises for what can go wrong; a kernel that cannot be started is left to Jupyter.
         """
@@ -60,14 +60,14 @@ class Recovery:
                 await self._worker_lost(kernel, what)
         except (errors.GpuhubError, OSError, TimeoutError) as error:
             log.error("kernel %s could not be brought back: %s", kernel.id, error)
-            kernel.notices.plain_loss(f"{what} The notebook could not be started again.")
+            kernel.notices.plain_loss(f"{what()} The notebook could not be started again.")
         finally:
             kernel.recovering = False
             kernel.watch()
             await kernel.endpoint.release()
             kernel.show(_ended(kernel.status().move, self._now()))
 
-    async def _worker_lost(self, kernel: Kernel, what: str) -> None:
+    async def _worker_lost(self, kernel: Kernel, what: Callable[[], str]) -> None:
         endpoint = kernel.endpoint
         move = Move(
             id=self._make_id(),
@@ -81,7 +81,7 @@ class Recovery:
         )
         kernel.show(move)
         await endpoint.hold()
-        cell = await endpoint.fail_in_flight("GpuLost", f"{what} This cell did not finish.")
+        cell = await endpoint.fail_in_flight("GpuLost", f"{what()} This cell did not finish.")
         await endpoint.abort_held()
         if cell:
             kernel.notices.cut(cell, "the GPU was lost")
@@ -89,7 +89,7 @@ class Recovery:
         parked = kernel.take_parked()
         if parked is not None and parked.placement == "server":
             await self._unpark(kernel, parked)
-            kernel.notices.parked_back(what)
+            kernel.notices.parked_back(what())
             return
         kernel.show(_step(move, "starting", "The GPU was lost. Starting the notebook on the server."))
         new, agent = await self._start(kernel)
@@ -97,7 +97,7 @@ class Recovery:
         snapshot, verdicts = await self._load_newest(kernel, agent)
         await endpoint.switch(new)
         kernel.last_verdict = verdicts
-        kernel.notices.lost(what, snapshot, verdicts)
+        kernel.notices.lost(what(), snapshot, verdicts)
 
     async def _start(self, kernel: Kernel) -> tuple[RunningKernel, Agent]:
         for attempt in range(START_ATTEMPTS):

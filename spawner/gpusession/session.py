@@ -24,7 +24,7 @@ from gpulease.session import (
     MoveStep,
     Status,
 )
-from gpulease.states import LeaseState
+from gpulease.states import EndReason, LeaseState
 from gpusession.autosave import Autosave, rules_of
 from gpusession.broker import Broker
 from gpusession.changes import Changes, Put
@@ -202,7 +202,7 @@ class Session(OwnLoop):
             await asyncio.wait([link.lost], timeout=LINK_NEWS_SECONDS)
         gone = process.placement == "worker" and (link is None or link.lost.done())
         if status == LINK_LOST or gone:
-            await self._recovery.worker_lost(kernel, self._loss_text())
+            await self._recovery.worker_lost(kernel, self._loss())
             self._touch(kernel.id)
             return
         parked = kernel.take_parked() if not kernel.endpoint.succeeded else None
@@ -213,11 +213,20 @@ class Session(OwnLoop):
         await kernel.endpoint.fail_in_flight("KernelDied", "The notebook's kernel ended unexpectedly.")
         await kernel.endpoint.abort_held()
 
-    def _loss_text(self) -> str:
+    def _loss(self) -> Callable[[], str]:
+        """What the loss of a worker is told as. The broker sees its end and soon knows more than we do."""
         lease = self.keeper.lease
-        if lease is not None and lease.state is LeaseState.ENDING and lease.reason is not None:
-            return f"The GPU was taken back before this notebook could be moved, because {WHY[lease.reason]}."
-        return "The GPU was lost: its worker ended or cannot be reached."
+
+        def told() -> str:
+            known = None if lease is None else self.keeper.latest(lease)
+            if known is not None and known.state is LeaseState.ENDED and known.reason is EndReason.FAILED:
+                return f"The GPU was lost. {known.message}"
+            if known is not None and known.state is LeaseState.ENDING and known.reason is not None:
+                why = WHY[known.reason]
+                return f"The GPU was taken back before this notebook could be moved, because {why}."
+            return "The GPU was lost: its worker ended or cannot be reached."
+
+        return told
 
     async def _fenced(self) -> None:
         """Wait until nothing of ours can run on a lost worker: the broker saw its end, or time passed."""

@@ -38,7 +38,7 @@ def message(record: LeaseRecord, position: str | None, progress: str = "") -> st
     if state is LeaseState.STARTING:
         if record.public_key is None:
             return f"{devices(record)} is set aside and waits for your server."
-        return progress or f"The worker with {devices(record)} is starting."
+        return progress or f"Getting {_in_a_sentence(devices(record))} ready."
     if state is LeaseState.ACTIVE:
         return f"{devices(record)} is yours."
     reason = record.reason or EndReason.RELEASED
@@ -58,6 +58,10 @@ def devices(record: LeaseRecord) -> str:
     if not names:
         return "The GPU" if record.gpus == 1 else f"A set of {record.gpus} GPUs"
     return names[0] if len(names) == 1 else f"A set of {len(names)} GPUs ({', '.join(names)})"
+
+
+def _in_a_sentence(name: str) -> str:
+    return name[0].lower() + name[1:] if name.startswith(("The ", "A set")) else name
 
 
 def warning(record: LeaseRecord, warned: Warned, rules: Rules) -> str:

@@ -113,7 +113,7 @@ def _message(ahead: int, waits: WaitsFor, limit: str | None, pool: PoolNow | Non
             return "Your GPU-hours of the last seven days are used up; it starts when some come back."
         return "It starts when another GPU of yours is released: you may not use more at once."
     if pool is None or not pool.works or pool.total == 0:
-        return "No GPU of this kind works at the moment. Your place is kept."
+        return "No GPU of this kind can be used at the moment. Your place is kept."
     kind = "simulated GPU" if pool.simulated else "GPU"
     if waits == "pool":
         now = f"only {pool.total} work" if pool.total > 1 else "only 1 works"

@@ -95,7 +95,7 @@ def waiting_line(lease: Data | None, now: datetime) -> str:
             parts.append(f"about {span((estimate - now).total_seconds())}")
         return " · ".join(parts)
     return {
-        "starting": "Getting your GPU ready.",
+        "starting": lease.get("message") or "Getting your GPU ready.",
         "active": "The GPU is on.",
         "ending": "Waiting until the GPU of before has been released.",
     }.get(lease["state"], lease.get("message") or "The GPU was released.")

@@ -203,7 +203,7 @@ async def test_a_node_that_vanishes_fails_its_leases_and_keeps_the_queue(make_pl
     assert (ended.state, ended.reason) == (LeaseState.ENDED, EndReason.FAILED)
     position = (await place.see(waiting)).position
     assert (position.waiting_for, position.place) == ("pool", 1)
-    assert position.message == "No GPU of this kind works at the moment. Your place is kept."
+    assert position.message == "No GPU of this kind can be used at the moment. Your place is kept."
 
 
 async def test_a_backend_that_is_away_ends_nothing(make_place: MakePlace) -> None:

@@ -62,6 +62,19 @@ async def test_nothing_is_restored_before_the_fence_of_the_lost_worker_is_over(d
     assert waited > desk.session._parts.fence_seconds
 
 
+async def test_the_loss_is_told_in_the_words_of_who_saw_the_worker_end(desk: Desk) -> None:
+    kernel, endpoint = await desk.open(x=1)
+    await move_for_good(desk)
+    desk.workers[-1].cut()
+    await until(lambda: endpoint.held, "the hold")
+    await desk.broker.change("lease1", message="The machine is being emptied for maintenance.")
+    await desk.broker.end("lease1", EndReason.FAILED)
+    await until(lambda: desk.session.kernel("k1").placement == "server", "the way back")
+    await desk.settled()
+    told = kernel.notices.list()[-1].message
+    assert told.startswith("The GPU was lost. The machine is being emptied for maintenance. ")
+
+
 async def test_the_fence_ends_early_when_the_broker_saw_the_worker_end(desk: Desk) -> None:
     desk.session._parts.fence_seconds = 1000
     _, endpoint = await desk.open(x=1)
