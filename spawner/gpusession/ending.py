@@ -50,10 +50,15 @@ class Ending:
         self._kernels, self._acknowledge, self._now = kernels, acknowledge, now
         self._also = also
 
-    async def run(self, lease: Lease) -> None:
-        """Bring all kernels back, then tell the broker."""
+    async def run(self, lease: Lease, *, unused: bool = False) -> None:
+        """Bring all kernels back, then tell the broker.
+
+        ``unused``: it was given back because nothing used it. Who wants a GPU now wants another one.
+        """
         kernels = [
-            kernel for kernel in self._kernels() if kernel.placement == "worker" or kernel.wants_worker
+            kernel
+            for kernel in self._kernels()
+            if kernel.placement == "worker" or (kernel.wants_worker and not unused)
         ]
         reason = lease.reason or (lease.ending.reason if lease.ending else EndReason.RELEASED)
         left = self.seconds_left(lease)

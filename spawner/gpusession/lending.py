@@ -2,7 +2,8 @@
 
 Exists so that a lease is asked for by the first that needs it and given back by the last.
 Promises: a lease that was asked for here goes back once nothing uses it or is on its way to it;
-one that the person asked for (``gpu on``) stays; a wait that is called off leaves no request behind.
+one that the person asked for (``gpu on``) stays; a wait that is called off leaves no request behind;
+who wants a GPU while one is just going back gets the next one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Lending:
     ) -> None:
         self._keeper, self._in_use, self._spawn = keeper, in_use, spawn
         self._asked_here: set[str] = set()
+        self._given_back: set[str] = set()
+        self._giving = asyncio.Lock()
 
     async def borrow(self, pool: str | None, gpus: int, say: Say) -> tuple[Lease, WorkerLink]:
         """Wait for a lease and its link. Raises LimitReached, LeaseOver, LinkLost …"""
@@ -47,7 +50,8 @@ class Lending:
             say(*waiting_for(lease))
 
         while True:
-            there = self._keeper.lease
+            async with self._giving:
+                there = self._keeper.lease
             joins = there is not None and there.state is LeaseState.ACTIVE
             lease = await self._want(pool, gpus, heard)
             try:
@@ -55,7 +59,7 @@ class Lending:
                 return self._keeper.lease or lease, link  # as it is now: with its devices
             except errors.LeaseOver:
                 # It was being given back at the very moment of joining: what was wanted is a GPU.
-                if not joins:
+                if not (joins or self.gave_back(lease.id)):
                     raise
 
     async def _want(self, pool: str | None, gpus: int, heard: Callable[[Lease | None], None]) -> Lease:
@@ -86,6 +90,10 @@ class Lending:
         """The person wants it for himself, or it has ended: it is not ours to give back."""
         self._asked_here.discard(lease_id)
 
+    def gave_back(self, lease_id: str) -> bool:
+        """Whether it ends because nothing here used it: nobody took it, and nobody meant the next one."""
+        return lease_id in self._given_back
+
     def release_if_unused(self) -> None:
         """Give back a lease that was asked for here, once nothing uses it."""
         lease = self._keeper.lease
@@ -96,14 +104,17 @@ class Lending:
 
     async def _release(self, lease_id: str) -> None:
         for attempt in range(RELEASE_ATTEMPTS):
-            lease = self._keeper.lease
-            if lease is None or lease.id != lease_id or self._in_use():
-                return
-            try:
-                await self._keeper.release()
-                return
-            except errors.Unavailable:
-                await asyncio.sleep(1.0 + attempt)
-            except errors.GpuhubError as error:
-                log.info("the lease was not released: %s", error.message)
-                return
+            async with self._giving:
+                lease = self._keeper.lease
+                if lease is None or lease.id != lease_id or self._in_use():
+                    return
+                self._given_back.add(lease_id)
+                try:
+                    await self._keeper.release()
+                    return
+                except errors.Unavailable:
+                    pass
+                except errors.GpuhubError as error:
+                    log.info("the lease was not released: %s", error.message)
+                    return
+            await asyncio.sleep(1.0 + attempt)

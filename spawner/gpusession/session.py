@@ -295,7 +295,8 @@ class Session(OwnLoop):
 
     def _lease_ends(self, lease: Lease) -> None:
         if not self._closing:
-            self.spawn(self._ending.run(lease), "ending")
+            unused = self.lending.gave_back(lease.id)
+            self.spawn(self._ending.run(lease, unused=unused), "ending")
 
     def _lease_ended(self, lease: Lease) -> None:
         self.lending.stays(lease.id)

@@ -338,6 +338,9 @@ class BrokerByHand:
         self.cells: list[tuple[str, bool]] = []
         self.away = False
         self.lose_answers = 0
+        self.releasing = asyncio.Event()
+        self.release_may_end = asyncio.Event()
+        self.release_may_end.set()
         self.policy = Policy(idle_after_seconds=600, warn_seconds=300, keep_minutes=30, keep_times=2)
         self.requests: list[tuple[LeaseRequest, str]] = []
         self.refuse: errors.GpuhubError | None = None
@@ -438,6 +441,8 @@ class BrokerByHand:
 
     async def release(self, lease_id: str) -> Lease:
         self._answer()
+        self.releasing.set()
+        await self.release_may_end.wait()
         lease = self.leases[lease_id]
         if lease.state is LeaseState.QUEUED:
             return await self.end(lease_id, EndReason.CANCELLED)

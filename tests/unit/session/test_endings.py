@@ -145,6 +145,19 @@ async def test_the_last_notebook_that_leaves_gives_the_gpu_back(desk: Desk) -> N
     await until(lambda: desk.broker.leases["lease1"].state is LeaseState.ENDED, "the release")
 
 
+async def test_who_flips_while_the_gpu_is_just_going_back_gets_the_next_one(desk: Desk) -> None:
+    await desk.open(x=1)
+    await desk.flip("worker")
+    desk.broker.release_may_end.clear()
+    await desk.flip("server")
+    await desk.broker.releasing.wait()
+    desk.session.kernel("k1").ask("worker")
+    await asyncio.sleep(0.1)
+    desk.broker.release_may_end.set()
+    status = await desk.settled()
+    assert (status.placement, status.lease) == ("worker", "lease2")
+
+
 async def test_a_notebook_that_is_shut_down_on_the_gpu_gives_it_back(desk: Desk) -> None:
     await desk.open(x=1)
     await desk.flip("worker")
