@@ -18,6 +18,7 @@ from gpuhub.backends.base import Backend
 from gpuhub.backends.local import LocalBackend
 from gpuhub.broker.leadership import Leadership
 from gpuhub.broker.site import BrokerSettings, LocalSettings
+from gpuhub.store.advisory import AdvisoryLock
 from gpuhub.store.lock import DatabaseLock
 from gpuhub.telemetry.base import Telemetry
 from gpuhub.telemetry.sources import Machine
@@ -98,5 +99,6 @@ async def open_place(settings: BrokerSettings) -> AsyncIterator[Place]:
         async with open_cluster(settings.kubernetes) as place:
             yield place
     elif settings.local is not None:
-        lock = DatabaseLock.of(settings.database_url.get_secret_value())
-        yield LocalPlace(settings.local, lock or NobodyElse())
+        url = settings.database_url.get_secret_value()
+        lock = DatabaseLock.of(url) or AdvisoryLock.of(url) or NobodyElse()
+        yield LocalPlace(settings.local, lock)

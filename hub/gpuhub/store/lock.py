@@ -1,6 +1,7 @@
 """One broker per database file: a lock beside it, which the system drops when its process ends.
 
-For databases behind a server there is no file, and no lock here: `DatabaseLock.of` says so with None.
+For databases behind a server there is no file, and no lock here (but in `advisory`): `DatabaseLock.of` says
+so with None.
 """
 
 from __future__ import annotations
