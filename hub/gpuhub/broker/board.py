@@ -262,6 +262,14 @@ class Board:
         silence = self.silences.get(lease_id)
         return None if silence is None else silence.silent_seconds(self._clock.monotonic())
 
+    def unmeasured(self) -> Mapping[str, int]:
+        """Return how many active leases of each pool there are of whose use nothing is known now."""
+        return Counter(
+            record.pool
+            for record in self.live.values()
+            if record.observed is Observed.READY and self.silent_seconds(record.id) is None
+        )
+
     # --- all together
 
     def snapshot(self) -> Snapshot:

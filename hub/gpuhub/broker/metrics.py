@@ -6,7 +6,7 @@ No person's name is a label: who uses what is the history's business, behind a s
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -29,6 +29,12 @@ class Metrics:
         )
         self._gpus = Gauge(
             "gpuhub_gpus_count", "GPUs of a pool: total, free.", ["pool", "kind"], registry=self._registry
+        )
+        self._unmeasured = Gauge(
+            "gpuhub_leases_unmeasured_count",
+            "Active leases of whose use nothing is known now: they are never called idle.",
+            ["pool"],
+            registry=self._registry,
         )
         self._ended = Counter(
             "gpuhub_leases_ended", "Leases that have ended.", ["pool", "reason"], registry=self._registry
@@ -68,8 +74,14 @@ class Metrics:
         if after.gone and not before.gone:
             self._ended.labels(after.pool, after.reason.value if after.reason else "failed").inc()
 
-    def passed(self, seconds: float, live: Iterable[LeaseRecord], pools: Iterable[PoolNow]) -> None:
-        """Take the state after one pass of the reconciler."""
+    def passed(
+        self,
+        seconds: float,
+        live: Iterable[LeaseRecord],
+        pools: Iterable[PoolNow],
+        unmeasured: Mapping[str, int],
+    ) -> None:
+        """Take the state after one pass of the reconciler. ``unmeasured``: leases by pool."""
         self._pass.observe(seconds)
         tally = Tally((record.pool, record.state.value) for record in live)
         self._leases.clear()
@@ -78,6 +90,7 @@ class Metrics:
         for now in pools:
             self._gpus.labels(now.name, "total").set(now.total)
             self._gpus.labels(now.name, "free").set(now.free_count)
+            self._unmeasured.labels(now.name).set(unmeasured.get(now.name, 0))
 
     def failed(self, call: str) -> None:
         self._failures.labels(call).inc()

@@ -110,7 +110,8 @@ class Reconciler:
             began = self._clock.monotonic()
             changed = await self._turn()
             self._took = self._clock.monotonic() - began
-            self._metrics.passed(self._took, self._board.live.values(), self._board.pools().values())
+            board = self._board
+            self._metrics.passed(self._took, board.live.values(), board.pools().values(), board.unmeasured())
             if not changed:
                 return
 

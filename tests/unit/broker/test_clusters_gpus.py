@@ -159,3 +159,17 @@ async def test_a_new_broker_does_not_time_out_a_start_that_was_waiting(place: Pl
     cluster(place).waits.clear()
     await place.later(10)
     assert (await place.see(lease)).state is LeaseState.ACTIVE
+
+
+async def test_operators_can_count_the_leases_of_whose_use_nothing_is_known(place: Place) -> None:
+    def counted() -> bool:
+        return b'gpuhub_leases_unmeasured_count{pool="h100"} 1.0' in place.broker.metrics.render()
+
+    lease = await place.active()
+    assert counted()
+    cluster(place).given[lease.id] = (ONE,)
+    await place.later(15)
+    assert not counted()
+    place.gpus.known.clear()
+    await place.later(20)
+    assert counted()
