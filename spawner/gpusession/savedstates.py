@@ -27,6 +27,9 @@ from gpusession.kernel import Kernel
 from gpusession.offers import Offers
 from gpusession.state.comparison import differences
 
+NOTEBOOK_WAITS_SECONDS = (0.0, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Between two looks for the notebook of a kernel that has just started: on a busy machine it takes long."""
+
 
 class Store(Protocol):
     """The snapshots on the person's own storage (`gpusession.state.store`)."""
@@ -144,7 +147,7 @@ class SavedStates:
         if not kernel.carries_state:
             return False
         notebook = None
-        for wait_seconds in (0.0, 0.2, 0.5, 1.0, 2.0):
+        for wait_seconds in NOTEBOOK_WAITS_SECONDS:
             # Jupyter ties a kernel to its notebook only after the kernel has started.
             await asyncio.sleep(wait_seconds)
             notebook = await kernel.find_notebook()

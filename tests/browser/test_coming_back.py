@@ -1,16 +1,68 @@
-"""What a person finds who comes back: after a reload, in a second tab, after the server was stopped."""
+"""What a person finds who comes back: after a reload, in another tab, after the server or the hub ended."""
 
 from __future__ import annotations
 
 import re
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
+import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Enter
+from tests.browser.conftest import PATIENT, Enter
 from tests.browser.lab import Lab, Notebook
+from tests.browser.visitor import Visitor
 from tests.running import RunningHub
 
 RIGHT_WITHIN_MS = 2_000
+TWO_STARTS_SECONDS = 600
+NO_HUB = (r"status (4\d\d|5\d\d)", r"WebSocket connection", r"failed: ", r"console: ")
+"""What pages complain of while nothing answers them."""
+
+
+@pytest.fixture
+def own_hub(hub_folder: Path) -> Iterator[RunningHub]:
+    """A hub to be ended, that comes again at the same address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with RunningHub(hub_folder / f"own-{port}", "--port", str(port), policy=PATIENT) as running:
+        yield running
+
+
+def at_work_on_a_gpu(hub: RunningHub, visitor: Visitor) -> Notebook:
+    """A notebook on a GPU, whose variables the move there has saved."""
+    visitor.sign_in()
+    visitor.start()
+    lab = Lab(visitor)
+    lab.wait_until_up()
+    visitor.put_notebook(
+        "study.ipynb",
+        "import pandas as pd\n"
+        "scores = pd.Series([3, 1, 2], name='score')\n"
+        "def best():\n    return int(scores.max())",
+    )
+    notebook = lab.open_from_files("study.ipynb")
+    notebook.run_existing(0)
+    notebook.run("scores = scores * 10")
+    notebook.switch.turn_on()
+    notebook.save()
+    return notebook
+
+
+def restored_by_the_offer(visitor: Visitor, notebook: Notebook) -> None:
+    offer = notebook.switch.chip(re.compile(r"restore \d\d:\d\d\?"))
+    expect(offer).to_be_visible(timeout=60_000)
+    offer.click()
+    details = notebook.switch.popover("A saved state is waiting")
+    expect(details).to_contain_text("scores")
+    visitor.picture("offer")
+    details.get_by_role("button", name="Restore", exact=True).click()
+    expect(offer).to_be_hidden(timeout=60_000)
+    assert notebook.run("print(scores.tolist(), best())") == "[30, 10, 20] 30"
+    visitor.picture("restored")
 
 
 def test_a_reload_and_a_second_tab_show_what_is(hub: RunningHub, enter: Enter) -> None:
@@ -93,3 +145,61 @@ def test_after_the_server_was_stopped_a_notebook_offers_its_variables_and_restor
     expect(offer).to_be_hidden(timeout=60_000)
     assert notebook.run("print(scores.tolist(), best())") == "[30, 10, 20] 30"
     kay.picture("restored")
+
+
+@pytest.mark.timeout(TWO_STARTS_SECONDS)
+def test_after_the_whole_hub_was_ended_with_ctrl_c_a_notebook_offers_its_variables(
+    own_hub: RunningHub, enter: Enter
+) -> None:
+    leo = enter(own_hub, "leo")
+    notebook = at_work_on_a_gpu(own_hub, leo)
+    leo.watch.expect(*NO_HUB)
+    assert own_hub.stop(signal.SIGINT) == 0
+    leo.picture("while-it-is-away")
+    own_hub.start()
+    assert leo.leases() == []
+    leo.goto("hub/spawn")
+    leo.start()
+    notebook.lab.open("study.ipynb")
+    notebook.switch.expect_cpu()
+    restored_by_the_offer(leo, notebook)
+
+
+@pytest.mark.timeout(TWO_STARTS_SECONDS)
+def test_after_the_machine_went_down_a_notebook_offers_its_variables(
+    own_hub: RunningHub, enter: Enter
+) -> None:
+    mia = enter(own_hub, "mia")
+    notebook = at_work_on_a_gpu(own_hub, mia)
+    mia.watch.expect(*NO_HUB)
+    everything = psutil.Process(own_hub.pid).children(recursive=True)
+    own_hub.kill()
+    for process in everything:
+        if process.is_running():
+            process.kill()
+    own_hub.start()
+    mia.goto("hub/spawn")
+    mia.start()
+    notebook.lab.open("study.ipynb")
+    notebook.switch.expect_cpu()
+    restored_by_the_offer(mia, notebook)
+    notebook.switch.turn_on()
+    assert notebook.run("print(best())") == "30"
+
+
+@pytest.mark.timeout(TWO_STARTS_SECONDS)
+def test_after_a_kill_of_the_hub_alone_a_notebook_goes_on_with_its_gpu(
+    own_hub: RunningHub, enter: Enter
+) -> None:
+    noa = enter(own_hub, "noa")
+    notebook = at_work_on_a_gpu(own_hub, noa)
+    [lease] = noa.leases()
+    noa.watch.expect(*NO_HUB)
+    own_hub.kill()
+    own_hub.start()
+    notebook.lab.open("study.ipynb")
+    notebook.switch.expect_on()
+    assert notebook.run("print(scores.tolist(), best())") == "[30, 10, 20] 30"
+    assert [one["id"] for one in noa.leases()] == [lease["id"]]
+    notebook.switch.turn_off()
+    assert notebook.run("print(best())") == "30"
