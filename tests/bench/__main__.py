@@ -16,6 +16,7 @@ import traceback
 
 PARTS = {
     "queue": "what a broker's turn costs with 10 to 10 000 queued leases",
+    "coverage": "which classes of objects come back, beside dill, cloudpickle and %store",
     "state": "saving and loading variables, beside the bare disk, np.save and cloudpickle",
     "move": "visible pause of a move, beside restart-and-re-run and dill",
     "notes": "noting which cell made which variable, beside the same cells without it",

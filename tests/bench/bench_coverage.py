@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tests.bench.table import show
 from tests.frameworks.classes import FRAMEWORKS
 from tests.unit.state.classes import ORDINARY
 
@@ -32,22 +31,29 @@ def main() -> None:
     else:
         print(f"Not measured, since `make lane-frameworks` has not run here: {', '.join(large)}.")
     total: dict[str, Counter[str]] = defaultdict(Counter)
-    rows, notable = [], []
+    notable = []
+    print(
+        "library: classes;", "; ".join(TOOLS), "— each whole / apart (the alias is a copy) / refused / wrong"
+    )
     for library, python in wanted:
         outcomes = of_library(library, python)
         counted = {tool: Counter(found[tool] for found in outcomes.values()) for tool in TOOLS}
         for tool in TOOLS:
             total[tool] += counted[tool]
-        rows.append([library, str(len(outcomes)), *(spelled(counted[tool]) for tool in TOOLS)])
+        told(library, counted)
         notable += [
             (library, name, found["gpuhub"]) for name, found in outcomes.items() if found["gpuhub"] != "whole"
         ]
-    rows.append(["all", str(sum(total["gpuhub"].values())), *(spelled(total[tool]) for tool in TOOLS)])
-    show(["library", "classes", *TOOLS], rows)
-    print("Each: whole / apart (the alias is a copy) / refused / wrong.")
+    told("all", total)
     print(
         "Not whole with gpuhub: " + ", ".join(f"{lib} {name} ({what})" for lib, name, what in notable) + "."
     )
+
+
+def told(library: str, counted: dict[str, Counter[str]]) -> None:
+    """At once: the whole takes minutes."""
+    cells = (spelled(counted[tool]).ljust(18) for tool in TOOLS)
+    print(f"{library}:".ljust(18), str(counted["gpuhub"].total()).ljust(5), *cells, flush=True)
 
 
 def spelled(counted: Counter[str]) -> str:

@@ -18,11 +18,20 @@ from typing import Any
 import cloudpickle.cloudpickle as cp
 
 from gpusession.state import rebuild_classes
+from gpusession.state.definitions import mark_of
 from gpusession.state.pickling import StatePickler
 
 _TYPED_DICT: Any = typing.TypedDict
 PLAIN_METACLASSES = (type, abc.ABCMeta, enum.EnumType, type(_TYPED_DICT("_", {})))
-_NOT_STATE = {"__dict__", "__weakref__", "_abc_impl", "__orig_bases__", "__slots__", "__classcell__"}
+_NOT_STATE = {
+    "__dict__",
+    "__weakref__",
+    "_abc_impl",
+    "__orig_bases__",
+    "__slots__",
+    "__classcell__",
+    "__slotnames__",
+}
 
 
 def reduce_class(kind: Any, pickler: StatePickler) -> Any:
@@ -49,7 +58,7 @@ def reduce_class(kind: Any, pickler: StatePickler) -> Any:
         if name not in _NOT_STATE and not (name in names and isinstance(value, types.MemberDescriptorType))
     }
     maker = _maker(type(kind), pickler)
-    args = (type(kind), maker, kind.__name__, kind.__bases__, body)
+    args = (type(kind), maker, kind.__name__, kind.__bases__, body, mark_of(kind))
     full = (state, [one for one in registered if one is not None])
     return rebuild_classes.skeleton, args, full, None, None, rebuild_classes.fill_class
 
@@ -90,7 +99,7 @@ def reduce_enum_member(member: Any, pickler: StatePickler) -> Any:
         return NotImplemented
     return (
         rebuild_classes.enum_member,
-        (kind, base, plain),
+        (kind, base, plain, member.__dict__.get("_name_")),
         dict(member.__dict__),
         None,
         None,

@@ -7,14 +7,25 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from gpusession.state import definitions
+
 
 def skeleton(
-    metaclass: type, maker: type | None, name: str, bases: tuple[type, ...], body: dict[str, Any]
+    metaclass: type,
+    maker: type | None,
+    name: str,
+    bases: tuple[type, ...],
+    body: dict[str, Any],
+    mark: str = "",
 ) -> Any:
-    """Make a class with nothing in it yet.
+    """Make a class with nothing in it yet, unless it stands in the notebook already (``mark`` tells).
 
     ``maker``: whose ``__new__`` makes it; None: the metaclass is a library's and makes it itself.
     """
+    standing = definitions.standing()
+    known = standing.instead_of(name, mark) if standing is not None and body["__qualname__"] == name else None
+    if known is not None:
+        return known
     if maker is None:
         return types.new_class(name, bases, {"metaclass": metaclass}, lambda space: space.update(body))
     with _without_hooks(bases):
@@ -53,6 +64,8 @@ def _nothing(_cls: Any, /, **_options: Any) -> None:
 
 
 def fill_class(made: Any, state: tuple[dict[str, Any], list[type]]) -> None:
+    if _stands(made):
+        return
     attributes, registered = state
     plain = _is_plain(type(made))
     for name, value in attributes.items():
@@ -72,10 +85,19 @@ def _is_plain(metaclass: type) -> bool:
     return all(base in known or base is object or base.__module__ == "__main__" for base in metaclass.__mro__)
 
 
-def enum_member(kind: type, base: type, plain: tuple[Any, ...]) -> Any:
+def _stands(kind: Any) -> bool:
+    standing = definitions.standing()
+    return standing is not None and standing.is_reused(kind)
+
+
+def enum_member(kind: Any, base: type, plain: tuple[Any, ...], name: str | None = None) -> Any:
+    if _stands(kind) and name in kind.__members__:
+        return kind[name]
     return object.__new__(kind) if base is object else base.__new__(kind, *plain)
 
 
 def fill_enum_member(made: Any, state: dict[str, Any]) -> None:
+    if _stands(type(made)):
+        return
     made.__dict__.clear()
     made.__dict__.update(state)

@@ -97,6 +97,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "multiprocessing.shared_memory.ShareableList": _SHARED,
     "multiprocessing.sharedctypes.SynchronizedBase": _SHARED,
     "subprocess.Popen": _PROCESS,
+    "psutil.Process": _PROCESS,
     "asyncio.subprocess.Process": _PROCESS,
     "concurrent.futures._base.Executor": _POOL,
     "concurrent.futures._base.Future": _TASK,

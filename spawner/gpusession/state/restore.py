@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gpusession.state import notebook, patches, surroundings
+from gpusession.state import definitions, notebook, patches, surroundings
 from gpusession.state.capture import Verdicts, title, verdict
 from gpusession.state.crew import Crew
 from gpusession.state.known import Piece
@@ -34,6 +34,8 @@ class Restore:
         self._patience = patience
         self._anchored = named_anchors(shell)
         self._saved = {one["name"]: one for one in manifest.verdicts}
+        self._notes: dict[str, str] = {}
+        self._apart: set[str] = set()
         self.pieces: list[Piece] = []
         """Large pieces of memory that were read, once `run` has returned."""
 
@@ -47,7 +49,10 @@ class Restore:
             read = reading.components(parts)
         self.pieces = reading.pieces
         read.sort(key=lambda one: one.part.rank)
-        with self._all_or_nothing(), self._patience.watching():
+        standing = definitions.Standing(self._shell.user_ns, names or ())
+        part = contextlib.nullcontext() if names is None else definitions.stand(standing)
+        self._apart = standing.apart
+        with self._all_or_nothing(), self._patience.watching(), part:
             return self._build(read, wanted)
 
     @contextlib.contextmanager
@@ -133,6 +138,7 @@ class Restore:
         keys = read.part.keys
         names = [key.removeprefix("var:") for key in keys if key.startswith("var:")]
         before = {name: space[name] for name in names if name in space}
+        self._apart.clear()
         try:
             with self._patience.limited():
                 loader = StateUnpickler(reader(read.stream), iter(read.buffers), self._anchored)
@@ -151,6 +157,10 @@ class Restore:
             return error
         for key in keys:
             failed.pop(key, None)
+            if self._apart:
+                self._notes[key] = (
+                    f"Defined otherwise now, so it is of the saved class: {', '.join(sorted(self._apart))}."
+                )
         if wanted is not None:
             return None
         for key, value in values.items():
@@ -175,7 +185,8 @@ class Restore:
             if key in failed:
                 found.append(verdict(name, saved["type"], saved["bytes"], "left", failed[key], LOST))
             elif key in loaded or saved["verdict"] == "left":
-                found.append(saved)
+                told = " ".join(filter(None, (saved["reason"], self._notes.get(key))))
+                found.append({**saved, "reason": told or None})
         found.extend(
             verdict(title(key), "", None, "left", why, "Set it again.")
             for key, why in failed.items()

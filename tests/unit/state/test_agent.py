@@ -320,3 +320,67 @@ def test_saved_moved_and_saved_again_nothing_wears_off(work: Path, snapshots: Pa
     shell.__exit__(None, None, None)
     assert max(sizes) - min(sizes) < 5000
     assert max(sizes) < 4_100_000
+
+
+CLASSES = (
+    "import enum\nclass Base:\n    count = 0\n    def hi(self): return 'hi'\n"
+    "class Thing(Base):\n    def __init__(self): Base.count += 1\n"
+    "class Color(enum.Enum):\n    RED = 1\n    BLUE = 2"
+)
+
+
+def test_a_named_part_is_of_the_classes_that_the_notebook_has_defined_again(
+    first: Shell, second: Shell, snapshots: Path
+) -> None:
+    first.run(CLASSES, "thing = Thing(); pair = [thing, Color.RED]; plain = 3")
+    saved = first.save(snapshots)
+    second.run(CLASSES, "new = Thing(); Base.count = 7")
+    found = second.load(snapshots / saved["snapshot"], ["pair"])
+    assert found["pair"]["reason"] is None
+    assert (
+        second.value("(type(pair[0]) is Thing, isinstance(pair[0], Base), pair[0].hi())")
+        == "(True, True, 'hi')"
+    )
+    assert second.value(
+        "(pair[1] is Color.RED, Color.RED.name, list(Color), Base.count, Base.__subclasses__())"
+    ) == ("(True, 'RED', [<Color.RED: 1>, <Color.BLUE: 2>], 7, [<class '__main__.Thing'>])")
+    assert second.value("('thing' in globals(), 'plain' in globals())") == "(False, False)"
+
+
+def test_a_named_part_whose_class_was_changed_keeps_the_saved_class_and_says_so(
+    first: Shell, second: Shell, snapshots: Path
+) -> None:
+    first.run(CLASSES, "thing = Thing()")
+    saved = first.save(snapshots)
+    second.run(CLASSES.replace("'hi'", "'ho'"))
+    found = second.load(snapshots / saved["snapshot"], ["thing"])
+    assert "Base" in found["thing"]["reason"]
+    assert second.value("(thing.hi(), Base().hi())") == "('hi', 'ho')"
+
+
+def test_a_class_that_is_asked_for_is_loaded_as_it_was_saved(
+    first: Shell, second: Shell, snapshots: Path
+) -> None:
+    first.run(CLASSES, "thing = Thing()")
+    saved = first.save(snapshots)
+    second.run(CLASSES)
+    second.load(snapshots / saved["snapshot"], ["thing", "Thing", "Base", "Color"])
+    assert second.value("(type(thing) is Thing, Base.count)") == "(True, 1)"
+
+
+def test_variables_and_results_come_back_in_their_order(first: Shell, second: Shell, snapshots: Path) -> None:
+    first.run("z = [1]", "a = 2", "z", "m = [z]", "def f(): return a", "5", "b = f")
+    saved = first.save(snapshots)
+    second.load(snapshots / saved["snapshot"])
+    assert second.value("[n for n in globals() if n in 'zambf']") == "['z', 'a', 'm', 'f', 'b']"
+    assert second.value("list(Out)") == "[3, 6]"
+
+
+def test_a_class_without_a_module_does_not_stop_a_save(first: Shell, second: Shell, snapshots: Path) -> None:
+    first.run(
+        "Odd = type('Odd', (), {}); Odd.__module__ = None",
+        "odd = Odd(); big = [odd, 'x' * 2_000_000]; more = [odd]",
+    )
+    saved = first.save(snapshots)
+    second.load(snapshots / saved["snapshot"])
+    assert second.value("big[0] is more[0] is odd and type(odd) is Odd") == "True"

@@ -57,10 +57,14 @@ def _defines(kind: Any, base: Any, names: tuple[str, ...]) -> bool:
 def _value_of(kind: Any) -> Any:
     """Return what the class extends, if pickle would make its values wrongly."""
     base = next(one for one in kind.__mro__ if one in VALUES)
-    named = issubclass(kind, tuple) and hasattr(kind, "_fields")
-    own_way = tuple(name for name in _OWN_WAY if not (named and name == "__getnewargs__"))
-    if not isinstance(kind.__new__, types.FunctionType) or (named and kind.__bases__ == (tuple,)):
+    if not isinstance(kind.__new__, types.FunctionType):
         return None
+    own_way: tuple[str, ...] = _OWN_WAY
+    named = next((one for one in kind.__mro__ if one.__bases__ == (tuple,) and hasattr(one, "_fields")), None)
+    if named is not None:
+        if kind.__new__ is named.__new__:
+            return None
+        own_way = tuple(name for name in _OWN_WAY if name != "__getnewargs__")
     return None if _defines(kind, base, own_way) else base
 
 
@@ -78,7 +82,8 @@ def reduce_value(value: Any, pickler: StatePickler) -> Any:
     if base is None:
         return NotImplemented
     plain = _plain_value(value, base)
-    pickler.record.keep.append(plain)
+    if base in (tuple, frozenset):
+        pickler.record.keep.append(plain)
     return rebuild.value, (kind, base, plain), _state(value), None, None, rebuild.fill_value
 
 

@@ -37,6 +37,7 @@ class StdlibCodec:
         yield enum.Enum, reduce_enum_member
         yield functools._lru_cache_wrapper, reduce_lru_cache
         yield functools.cached_property, reduce_cached_property
+        yield type(functools.cmp_to_key(lambda a, b: 0)), reduce_key
         sample: Any
         for kind in ("keys", "values", "items"):
             for sample in ({}, OrderedDict[Any, Any]()):
@@ -67,6 +68,14 @@ def by_pickle(_obj: Any, _pickler: StatePickler) -> Any:
 def reduce_method(method: Any, pickler: StatePickler) -> Any:
     del pickler
     return types.MethodType, (method.__func__, method.__self__)
+
+
+def reduce_key(key: Any, _pickler: StatePickler) -> Any:
+    """What `functools.cmp_to_key` returned: it does not show its function, but refers to it."""
+    compare = [one for one in gc.get_referents(key) if callable(one) and one is not type(key)]
+    if hasattr(key, "obj") or len(compare) != 1:
+        raise Refused("It is in the middle of a comparison.")
+    return functools.cmp_to_key, (compare[0],)
 
 
 def _behind(view: Any, wanted: Any) -> Any:
