@@ -65,8 +65,7 @@ async def test_the_second_broker_waits_until_the_first_lets_go(brokers_lock: Cal
 
 async def test_brokers_of_different_databases_do_not_wait_for_each_other(postgres: Postgres) -> None:
     locks = [AdvisoryLock(postgres.database()) for _ in range(2)]
-    for one in locks:
-        await asyncio.wait_for(one.acquire(), SOON_SECONDS)
+    await asyncio.wait_for(asyncio.gather(*(one.acquire() for one in locks)), SOON_SECONDS)
     assert all(one.leads() for one in locks)
     for one in locks:
         await one.release()

@@ -19,6 +19,9 @@ from gpuhub.store.database import connect
 LOOK_SECONDS = 2.0
 ANSWER_SECONDS = 4.0
 """For the server's answer that the session lives; a longer silence counts as its end."""
+DOUBT_SECONDS = LOOK_SECONDS + ANSWER_SECONDS
+"""How long a holder believes in itself after its last look. Whoever gets the lock waits as long before it
+leads: the server drops a lock with its session, and the one before may not have noticed yet."""
 KEY = 0x67707568
 """Any number that nobody else takes; locks are told apart by database, too."""
 
@@ -39,8 +42,7 @@ class AdvisoryLock:
         return cls(url) if sa.make_url(url).get_backend_name() == "postgresql" else None
 
     def leads(self) -> bool:
-        known_for = time.monotonic() - self._seen
-        return self._session is not None and known_for < LOOK_SECONDS + ANSWER_SECONDS
+        return self._session is not None and time.monotonic() - self._seen < DOUBT_SECONDS
 
     async def acquire(self) -> None:
         """Wait for it, and for the server."""
@@ -62,6 +64,8 @@ class AdvisoryLock:
             session = await session.execution_options(isolation_level="AUTOCOMMIT")
             asked = sa.text("SELECT pg_try_advisory_lock(:key)")
             if (await session.execute(asked, {"key": KEY})).scalar():
+                await asyncio.sleep(DOUBT_SECONDS)
+                await asyncio.wait_for(session.execute(sa.text("SELECT 1")), ANSWER_SECONDS)
                 self._session, self._seen = session, time.monotonic()
                 return ""
             await session.close()
@@ -70,6 +74,10 @@ class AdvisoryLock:
             if session is not None:
                 await self._drop(session)
             return f"the database does not answer; waiting for it: {str(error).splitlines()[0][:200]}"
+        except asyncio.CancelledError:
+            if session is not None:
+                await self._drop(session)
+            raise
 
     async def hold(self) -> None:
         """Look again and again whether the session lives; return when it does not."""
