@@ -34,6 +34,8 @@ LOOKS_BETWEEN_COUNTS = 3
 POLL_SECONDS = 0.2
 SHARE = 5.0
 """A save that took a second is not followed by another within so many."""
+CALLED_OFF_SECONDS = 5.0
+"""After a save that gave way to a cell."""
 RETRY_SECONDS = 60.0
 """After a failure (a full disk, say)."""
 
@@ -65,6 +67,12 @@ class _Tally:
     took_seconds: float | None = None
     """The last save between cells; None: not known."""
     saving: bool = False
+    copies: bool = True
+    """False: a copy of it has failed; from now on it is saved between its cells."""
+
+
+class _CopyFailed(Exception):
+    """It hung or crashed: something in this kernel does not survive a fork."""
 
 
 class Autosave:
@@ -115,15 +123,21 @@ class Autosave:
         return worked or now - tally.dirty_since >= rules.every_seconds
 
     async def _save(self, kernel: Kernel, tally: _Tally) -> None:
-        loop = asyncio.get_running_loop()
+        loop, running = asyncio.get_running_loop(), kernel.endpoint.running
         try:
             if await self._saved(kernel, tally):
                 await self._tidy(kernel.id)
                 await self._states.measure()
+            else:
+                tally.not_before = max(tally.not_before, loop.time() + CALLED_OFF_SECONDS)
+        except _CopyFailed as error:
+            log.warning("kernel %s is saved between its cells from now on: %s", kernel.id, error)
+            tally.copies, tally.not_before = False, 0.0
         except errors.GpuhubError as error:
             log.warning("kernel %s could not be saved automatically: %s", kernel.id, error)
             tally.not_before = loop.time() + RETRY_SECONDS
-            if not isinstance(error, errors.Conflict):
+            ended = running is None or running.exited.done() or kernel.endpoint.running is not running
+            if not ended and not isinstance(error, errors.Conflict):
                 kernel.saving_failed(error.message)
         finally:
             tally.saving = False
@@ -137,7 +151,7 @@ class Autosave:
             "folder": str(self._states.folder),
             "meta": {**await kernel.meta(), "reason": "automatic"},
         }
-        begun = await kernel.request("automatic", body)
+        begun = await kernel.request("automatic", {**body, "fork": tally.copies})
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
@@ -151,7 +165,7 @@ class Autosave:
         return True
 
     async def _copied(self, kernel: Kernel, snapshot: str) -> None:
-        """Wait until the copy has saved. Raises GpuhubError."""
+        """Wait until the copy has saved. Raises GpuhubError, _CopyFailed."""
         try:
             while True:
                 await asyncio.sleep(POLL_SECONDS)
@@ -164,8 +178,12 @@ class Autosave:
             await asyncio.to_thread(shutil.rmtree, left, ignore_errors=True)
             raise
         outcome = told["outcome"] or {}
-        if outcome.get("status") != "ok":
-            raise errors.from_dict(outcome, status=503)
+        if outcome.get("status") == "ok":
+            return
+        error = errors.from_dict(outcome, status=503)
+        if isinstance(error, errors.StorageFull | errors.Conflict):
+            raise error
+        raise _CopyFailed(error.message)
 
     async def _between(self, kernel: Kernel, tally: _Tally, body: dict[str, Any]) -> bool:
         """Let the kernel itself save; False: somebody waited for it for too long."""

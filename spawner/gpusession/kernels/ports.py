@@ -121,7 +121,7 @@ class Agent(Protocol):
         save   {"folder", "meta", "accept": "all" | "none" | [names]}
                                                         -> {"snapshot": id, "bytes": int, "verdicts": […]}
         load   {"folder", "names": [...] | None}        -> {"verdicts": […]}
-        automatic {"folder", "meta"}                    -> {"forked": True, "snapshot": id}: a copy saves now
+        automatic {"folder", "meta", "fork": bool}      -> {"forked": True, "snapshot": id}: a copy saves now
                                                            {"forked": False, "why"}: it cannot; use save
         prepare {"modules": [...]}                      -> {"failed": {module: reason}}
         rebuild {"names": [...] | None, "cells": [int]} -> `gpulease.session.RebuildResult`

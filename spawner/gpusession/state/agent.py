@@ -130,7 +130,8 @@ class StateAgent:
         base, meta = content.get("folder"), content.get("meta")
         if not isinstance(base, str) or not base or not isinstance(meta, dict):
             raise errors.BadRequest("A save needs a folder and what to write about the notebook.")
-        if (why := background.possible()) is not None:
+        why = background.possible() if content.get("fork", True) else "a copy of it has failed before"
+        if why is not None:
             return {"forked": False, "why": why}
         folder, snapshot_id = Path(base), self._new_id()
 

@@ -28,7 +28,7 @@ PAGE_TABLES_LIMIT_KB = 32 << 10
 """About 16 GB in small pages; copying them takes a third of a second (measured: 0.1 GB/s)."""
 SILENT_SECONDS = 120.0
 """A copy that writes nothing for so long hangs, in a lock that another thread held at the fork, say."""
-UNFORKABLE = ("jax", "tensorflow", "cupy")
+UNFORKABLE = ("jax", "tensorflow", "cupy", "polars")
 """Their threads hold locks at any moment."""
 NICE = 10
 

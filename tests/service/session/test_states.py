@@ -143,3 +143,20 @@ async def test_two_states_are_compared_and_the_use_of_the_home_is_said(desk: Des
         assert (await desk.api("GET", wrong, expect=404))["code"] == "not-found"
     (desk.home / ".local/share/gpuhub/snapshots" / first / "manifest.json").write_text("{}")
     await desk.api("GET", f"snapshots/{first}/compare/{second}", expect=422)
+
+
+async def test_the_states_of_another_notebook_are_taken_only_when_they_are_named(desk: Desk) -> None:
+    first, second = await desk.open("a.ipynb"), await desk.open("b.ipynb")
+    await first.run("x = 'of a'; y = 1")
+    await first.run("%gpustate save")
+    await second.run("x = 'of b'")
+    assert "Nothing of this notebook" in await second.run("%gpustate list")
+    assert "no saved state of this notebook" in await second.run("%gpustate restore")
+    (saved,) = (await desk.api("GET", "snapshots"))["snapshots"]
+    assert (await desk.api("GET", f"kernels/{second.kernel}/snapshots"))["snapshots"] == []
+    wish = {"snapshot": saved["id"], "names": ["x"]}
+    await desk.api("POST", f"kernels/{second.kernel}/restore", json=wish)
+    assert await second.run("print(x, 'y' in globals())") == "of a False\n"
+    wish["names"] = ["nope"]
+    await desk.api("POST", f"kernels/{second.kernel}/restore", json=wish, expect=404)
+    assert await second.run("print(x)") == "of a\n"

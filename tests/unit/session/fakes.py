@@ -184,7 +184,7 @@ class NamespaceAgent:
             self.process.names.update(self.disk.names[snapshot])
             return {"verdicts": self._verdicts()}
         if op == "automatic":
-            if not self.faults.forks:
+            if not (self.faults.forks and content["fork"]):
                 return {"forked": False, "why": "a GPU is in use"}
             self.faults.copied = dict(self.process.names)
             return {"forked": True, "snapshot": "copy"}

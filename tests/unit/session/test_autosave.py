@@ -107,6 +107,17 @@ async def test_a_failure_is_shown_and_not_tried_again_at_once(desk: Desk) -> Non
     assert kernel.status().save_problem is None
 
 
+async def test_a_kernel_whose_copy_failed_is_saved_between_its_cells(desk: Desk) -> None:
+    set_rules(desk, every=1)
+    desk.faults.copy_fails = {"status": "error", "code": "unavailable", "message": "It hung."}
+    kernel, endpoint = await desk.open(x=1)
+    endpoint.run_cell("x = 1")
+    endpoint.end_cell()
+    await until(lambda: not kernel.unsaved, "the save between cells")
+    assert operations(desk).count("save") == 1
+    assert kernel.status().save_problem is None
+
+
 async def test_on_a_gpu_the_kernel_itself_saves_while_nobody_waits(desk: Desk) -> None:
     set_rules(desk, every=1)
     desk.faults.forks = False
