@@ -16,7 +16,7 @@ from gpuhub.api.parts import Parts
 from gpuhub.api.people import People
 from gpuhub.api.signin import SignIn
 from gpuhub.backends.base import BackendError
-from gpuhub.telemetry.pushed import PushedTelemetry
+from gpuhub.telemetry.pushed import SETTLED_SECONDS, PushedTelemetry
 from gpulease.models import MAX_BODY_BYTES
 from tests.unit.api.broker import HUB, SERVICE_TOKEN, GivesEverything, KnowsThree
 
@@ -83,7 +83,8 @@ def parts(agents: Agents | None) -> Parts:
 
 @pytest.fixture
 async def door() -> AsyncIterator[Door]:
-    cluster, telemetry = ClusterByHand(), PushedTelemetry()
+    cluster = ClusterByHand()
+    telemetry = PushedTelemetry(stopwatch=lambda: cluster.now)
     gate = TokenReviewGate(cluster.review, service_account=AGENT, clock=lambda: cluster.now)
     app = make_app(parts(Agents(gate, telemetry)))
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
@@ -143,7 +144,15 @@ async def test_a_token_that_was_taken_back_counts_for_seconds_only(door: Door) -
 
 async def test_a_node_that_names_another_ones_device_is_told_so(door: Door) -> None:
     assert await door.push("one") == (204, "")
+    door.cluster.now += SETTLED_SECONDS
+    assert await door.push("one") == (204, "")
     assert await door.push("two", "node-2") == (409, "conflict")
+
+
+async def test_of_a_device_that_two_nodes_name_at_first_neither_is_believed(door: Door) -> None:
+    assert await door.push("two", "node-2") == (204, "")
+    assert await door.push("one") == (204, "")
+    assert list(await door.telemetry.sample()) == []
 
 
 @pytest.mark.parametrize(
