@@ -29,8 +29,8 @@ async def person(gpuhub: Release, name: str) -> AsyncIterator[Person]:
             await somebody.start_server()
         yield somebody
         await somebody.broker_release()
-        for tab in somebody.tabs:
-            await somebody.api("DELETE", f"{somebody.server_url}api/sessions/{tab.session}")
+        for session in {tab.session for tab in somebody.tabs}:
+            await somebody.api("DELETE", f"{somebody.server_url}api/sessions/{session}")
 
 
 async def notebook(somebody: Person, path: str = "n.ipynb") -> Tab:
