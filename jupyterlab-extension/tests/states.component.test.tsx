@@ -59,7 +59,7 @@ describe('the saved states', () => {
       within(screen.getByRole('region', { name: 'a.ipynb' })).getAllByRole('listitem')
     ).toHaveLength(2);
     expect(screen.getByRole('region', { name: 'b.ipynb' })).toBeTruthy();
-    expect(screen.getByRole('meter').getAttribute('aria-valuetext')).toBe('1.2 of 20.0 GB');
+    expect(screen.getByRole('meter').getAttribute('aria-valuetext')).toBe('1.2 GB of 20.0 GB');
     expect(screen.getByText('by itself')).toBeTruthy();
   });
 

@@ -2,7 +2,7 @@
  * All saved states, by notebook: look into them, restore all or some, compare two, delete.
  */
 import * as React from 'react';
-import { clock, size, sizePair } from '../format';
+import { clock, size } from '../format';
 import type { IPanelState, ISavedState } from '../shown';
 import { locale, savedReason } from '../texts';
 import { type IWithTexts, Meter } from './marks';
@@ -34,6 +34,11 @@ export function States(
     setChosen(next);
   };
   const [later, earlier] = pair;
+  const use = trans.__(
+    '%1 of %2',
+    size(state.savedBytes, trans),
+    size(state.savedLimit ?? 0, trans)
+  );
   return (
     <div className="gpuhub-States">
       <header className="gpuhub-States-head">
@@ -53,13 +58,13 @@ export function States(
           <Meter
             share={state.savedBytes / state.savedLimit}
             label={trans.__('What saved states take of your home folder')}
-            text={sizePair(state.savedBytes, state.savedLimit, trans)}
+            text={use}
             full={state.savedBytes >= state.savedLimit}
           />
           <span>
             {trans.__(
               '%1 of your home folder. Beyond that the oldest go, never the newest of a notebook.',
-              sizePair(state.savedBytes, state.savedLimit, trans)
+              use
             )}
           </span>
         </p>
