@@ -31,6 +31,7 @@ IMPATIENT = PATIENT | {
     "warn_seconds": 15,
     "keep_minutes": 1,
     "keep_times": 1,
+    "automatic_save_seconds": 5,
 }
 
 
