@@ -82,6 +82,18 @@ def fill_plain(made: Any, state: dict[str, Any]) -> None:
     made.__dict__.update(state)
 
 
+RESTS = "_gpuhub_rests"
+
+
+def fill_scaler(made: Any, state: dict[str, Any]) -> None:
+    import torch
+
+    made.__dict__.update(state)
+    if made._enabled and str(made._device).startswith("cuda") and not torch.cuda.is_available():
+        made._enabled = False
+        made.__dict__[RESTS] = True
+
+
 def script(program: bytes, tensors: list[Any]) -> Any:
     import torch
 

@@ -30,6 +30,7 @@ class TorchCodec:
         yield torch.nn.Module, reduce_module
         yield torch.jit.ScriptModule, reduce_script
         yield torch.optim.Optimizer, reduce_optimizer
+        yield torch.amp.GradScaler, reduce_scaler
 
 
 codec = TorchCodec()
@@ -122,6 +123,15 @@ def reduce_script(module: Any, pickler: StatePickler) -> Any:
     tensors = [*module.parameters(), *module.buffers()]
     pickler.record.keep.append(tensors)
     return rebuild.script, (program.getvalue(), tensors)
+
+
+def reduce_scaler(scaler: Any, pickler: StatePickler) -> Any:
+    """One for a GPU rests where there is none: it would fail at its first use."""
+    state = dict(scaler.__getstate__())
+    if state.pop(rebuild.RESTS, False):
+        state["_enabled"] = True
+    pickler.record.keep.append(state)
+    return rebuild.plain, (type(scaler),), state, None, None, rebuild.fill_scaler
 
 
 def reduce_optimizer(optimizer: Any, _pickler: StatePickler) -> Any:
