@@ -19,7 +19,7 @@ export npm_config_update_notifier := false
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 DATA ?= .gpuhub
-LANES := lint unit contracts lab service browser charts
+LANES := lint unit contracts lab service browser charts cluster
 LANE ?= $(LANES)
 EXTENSION := jupyterlab-extension
 EXTENSION_SOURCES := $(shell find $(EXTENSION)/src $(EXTENSION)/style $(EXTENSION)/schema $(EXTENSION)/jupyterlab_gpuhub $(EXTENSION)/locale -type f -not -path '*/labextension/*' -not -path '*/__pycache__/*' -not -name '_version.py' 2>/dev/null) $(wildcard $(EXTENSION)/*.json $(EXTENSION)/pyproject.toml)
@@ -93,8 +93,22 @@ system:
 		else echo "The tests need Debian packages:$$missing. As root: apt-get install$$missing"; exit 1; fi; fi
 
 .PHONY: test
-test: ## Run every lane, or some: make test LANE=unit (lint unit contracts lab service browser charts; cluster wants root and half an hour the first time)
-	@for lane in $(LANE); do echo; echo "=== lane $$lane"; $(MAKE) lane-$$lane || exit 1; done
+test: $(if $(filter charts cluster,$(LANE)),.venv/.test .venv/.extension system) $(if $(filter cluster,$(LANE)),cluster-system image-system) ## Run every lane, or some: make test LANE=unit (lint unit contracts lab service browser charts cluster; cluster wants root)
+	@mkdir -p .artifacts; set -m; $(MAKE) $(AHEAD) >.artifacts/ahead.log 2>&1 & ahead=$$!; set +m; \
+	trap 'kill -- -$$ahead 2>/dev/null || true' EXIT; \
+	for lane in $(LANE); do echo; echo "=== lane $$lane"; $(MAKE) lane-$$lane || exit 1; done
+
+# What takes minutes to build begins while the first lanes run. The lanes that need it ask for it themselves too:
+# they wait for it, and show why where it fails.
+AHEAD = $(if $(filter charts cluster,$(LANE)),ahead-tools) $(if $(filter cluster,$(LANE)),ahead-images) nothing
+
+.PHONY: nothing ahead-tools ahead-images
+nothing:
+	@:
+ahead-tools:
+	@$(BIN)/python -m tests.cluster.build $(if $(filter cluster,$(LANE)),,$(CHARTS_TOOLS))
+ahead-images: ahead-tools
+	@nice $(BIN)/python images/build.py hub base
 
 .PHONY: lint lane-lint
 lint: lane-lint ## Format, lint, types and import contracts
@@ -140,6 +154,8 @@ lane-frameworks: $(FRAMEWORKS)/.installed
 
 # --- a real Kubernetes on this machine (tests/cluster)
 
+CHARTS_TOOLS := etcd kubernetes helm kustomize
+
 CLUSTER_PACKAGES := containerd runc containernetworking-plugins buildah mmdebstrap iptables nftables iproute2 \
 	busybox-static gcc libc6-dev
 
@@ -172,8 +188,8 @@ cluster-down: ## End that Kubernetes; nothing of it is left
 	@$(BIN)/python -m tests.cluster down
 
 .PHONY: lane-charts lane-cluster
-lane-charts: .venv/.test .venv/.extension
-	@$(BIN)/python -m tests.cluster.build etcd kubernetes helm kustomize
+lane-charts: .venv/.test install system
+	@$(BIN)/python -m tests.cluster.build $(CHARTS_TOOLS)
 	$(BIN)/pytest tests/charts
 
 lane-cluster: .venv/.test install system cluster-system image-system cluster-tools

@@ -21,6 +21,7 @@ PARTS = {
     "move": "visible pause of a move, beside restart-and-re-run and dill",
     "notes": "noting which cell made which variable, beside the same cells without it",
     "cells": "empty-cell round trip and output throughput, beside plain Jupyter",
+    "scale": "1 000 servers, 200 machines and 500 leases on a real API server, beside plain pods there",
     "memory": "memory of hub, proxy and broker, idle and with 20 servers, beside stock JupyterHub",
 }
 

@@ -6,13 +6,15 @@ A server is not stopped after each test (that costs more than most tests do) but
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 
 from tests.cluster.release import Release
-from tests.person import Person, Tab
+from tests.person import Person, Tab, eventually
 
 SET = "import os, numpy as np\nfield = np.arange(1000.0)\nview = field[10:20]\nnames = {'a': [1, 2]}"
 SAME = "(np.shares_memory(field, view), view.sum().item(), names)"
@@ -39,6 +41,38 @@ async def notebook(somebody: Person, path: str = "n.ipynb") -> Tab:
     cell = await tab.run(SET)
     assert cell.status == "ok", cell.text
     return tab
+
+
+async def goes_on(tab: Tab, until: asyncio.Task[Any]) -> None:
+    """Run cells until something has happened; the lease must be the same and go on."""
+    before = await held(tab.person)
+    while not until.done():
+        assert await tab.value(SAME) == VALUE
+        await asyncio.sleep(0.5)
+    await until
+    assert await held(tab.person) == before
+
+
+async def held(somebody: Person) -> str:
+    """The lease that somebody holds, by its id."""
+    lease = await somebody.lease()
+    assert lease is not None
+    assert lease["state"] == "active", lease
+    return str(lease["id"])
+
+
+async def reconnected(tab: Tab) -> Tab:
+    """The same notebook after the way to it was lost, as a browser finds it again."""
+    somebody = tab.person
+
+    async def reachable() -> bool:
+        async with somebody.http.get(f"{somebody.server_url}api/status", headers=somebody.headers) as answer:
+            return answer.status == 200
+
+    await eventually(reachable, "the way to the server", 120)
+    again = await Tab(somebody, tab.kernel, tab.session, tab.path).connect()
+    somebody.tabs.append(again)
+    return again
 
 
 def stop_all(gpuhub: Release) -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster.addresses import NODE
 from tests.cluster.cluster import Cluster
 from tests.cluster.gpus import RESOURCE
-from tests.cluster.people import SAME, VALUE
+from tests.cluster.people import SAME, VALUE, goes_on, held, reconnected
 from tests.cluster.pods import probe_pod
 from tests.cluster.release import RELEASE, USERS, Release
 from tests.person import Person, Tab, eventually
@@ -56,19 +56,6 @@ async def cancelled(tab: Tab, ann: Person) -> None:
         return await ann.lease() is None
 
     await eventually(nothing_asked, "the request to be gone")
-
-
-async def goes_on(tab: Tab, ann: Person, until: asyncio.Task[Any]) -> None:
-    """Run cells until something has happened; the lease must be the same and go on."""
-    before = await ann.lease()
-    assert before is not None
-    while not until.done():
-        assert await tab.value(SAME) == VALUE
-        await asyncio.sleep(0.5)
-    await until
-    after = await ann.lease()
-    assert after is not None
-    assert (after["id"], after["state"]) == (before["id"], "active")
 
 
 @contextlib.contextmanager
@@ -116,7 +103,7 @@ async def test_a_kernel_out_of_memory_costs_the_cell_and_what_came_after_the_las
     await eventually(again, "the notebook to go on with what was saved", 180)
 
 
-async def test_a_kubelet_away_for_a_while_is_not_noticed(cluster: Cluster, ann: Person, tab: Tab) -> None:
+async def test_a_kubelet_away_for_a_while_is_not_noticed(cluster: Cluster, tab: Tab) -> None:
     await tab.flip("worker")
 
     async def silence() -> None:
@@ -125,7 +112,7 @@ async def test_a_kubelet_away_for_a_while_is_not_noticed(cluster: Cluster, ann: 
         await asyncio.sleep(25)
         await asyncio.to_thread(cluster.start, "kubelet")
 
-    await goes_on(tab, ann, asyncio.create_task(silence()))
+    await goes_on(tab, asyncio.create_task(silence()))
     await tab.flip("server")
     assert await tab.value(SAME) == VALUE
 
@@ -135,13 +122,13 @@ async def test_a_new_device_plugin_and_a_gpu_that_breaks_cost_nobody_who_has_ano
 ) -> None:
     await tab.flip("worker")
 
-    async def held() -> set[str]:
+    async def devices() -> set[str]:
         lease = await ann.lease()
         return {device["id"] for device in (lease or {}).get("devices", [])}
 
-    (mine,) = await eventually(held, "the agent to say which GPU it is")
+    (mine,) = await eventually(devices, "the agent to say which GPU it is")
     other = next(index for index, gpu in enumerate(cluster.gpus.ids()) if gpu != mine)
-    await goes_on(tab, ann, asyncio.create_task(asyncio.to_thread(cluster.restart, "deviceplugin")))
+    await goes_on(tab, asyncio.create_task(asyncio.to_thread(cluster.restart, "deviceplugin")))
     cluster.gpus.set_health(other, False)
     try:
 
@@ -255,8 +242,7 @@ async def test_an_api_server_away_for_a_minute_costs_nobody_anything(
     cluster: Cluster, ann: Person, bob: Person, tab: Tab
 ) -> None:
     await tab.flip("worker")
-    before = await ann.lease()
-    assert before is not None
+    before = await held(ann)
     his = await bob.open("b.ipynb")
     await his.run("x = 41")
     cluster.kill("kube-apiserver")
@@ -272,14 +258,12 @@ async def test_an_api_server_away_for_a_minute_costs_nobody_anything(
     status = await his.settled()
     assert status["placement"] == "worker", status
     assert await his.value("x") == "41"
-    after = await ann.lease()
-    assert after is not None
-    assert (after["id"], after["state"]) == (before["id"], "active")
+    assert await held(ann) == before
     await tab.flip("server")
     assert await tab.value(SAME) == VALUE
 
 
-async def test_a_slow_store_of_the_cluster_is_waited_for(cluster: Cluster, ann: Person, tab: Tab) -> None:
+async def test_a_slow_store_of_the_cluster_is_waited_for(cluster: Cluster, tab: Tab) -> None:
     await tab.ask("worker")
     for _ in range(4):
         cluster.processes.pause("etcd")
@@ -299,20 +283,10 @@ async def test_all_parts_lost_at_once_cost_the_connection_and_nothing_else(
 ) -> None:
     await tab.flip("worker")
     await tab.run("made_on_the_gpu = list(range(1000))")
-    before = await ann.lease()
+    before = await held(ann)
     await asyncio.gather(*(asyncio.to_thread(gpuhub.lose, part) for part in ("hub", "broker", "proxy")))
-
-    async def reachable() -> bool:
-        async with ann.http.get(f"{ann.server_url}api/status", headers=ann.headers) as answer:
-            return answer.status == 200
-
-    await eventually(reachable, "the way to the server", 120)
-    again = await Tab(ann, tab.kernel, tab.session, tab.path).connect()
-    ann.tabs.append(again)
-    after = await ann.lease()
-    assert before is not None
-    assert after is not None
-    assert (after["id"], after["state"]) == (before["id"], "active")
+    again = await reconnected(tab)
+    assert await held(ann) == before
     assert await again.value("sum(made_on_the_gpu)") == "499500"
     await again.flip("server")
     assert await again.value("sum(made_on_the_gpu)") == "499500"
@@ -327,7 +301,7 @@ async def test_of_two_brokers_one_leads_and_nobody_notices(gpuhub: Release, ann:
         await asyncio.sleep(20)
 
     try:
-        await goes_on(tab, ann, asyncio.create_task(two()))
+        await goes_on(tab, asyncio.create_task(two()))
         pods = kubectl.list("pod", RELEASE, "app.kubernetes.io/component=broker")
         assert len(pods) == 2
         await tab.flip("server")

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.cluster.people import DEVICE, SAME, SET, VALUE
-from tests.cluster.release import RELEASE, USERS, Release
+from tests.cluster.people import DEVICE, SAME, SET, VALUE, goes_on, reconnected
+from tests.cluster.release import PARTS, RELEASE, USERS, Release
 from tests.person import Person, Tab, eventually
 
 
@@ -84,37 +84,17 @@ async def test_a_stopped_server_saves_and_offers_its_variables(gpuhub: Release) 
 
 
 @pytest.mark.parametrize("part", ["hub", "broker"])
-async def test_a_lost_part_is_not_noticed_in_a_notebook(
-    gpuhub: Release, ann: Person, tab: Tab, part: str
-) -> None:
+async def test_a_lost_part_is_not_noticed_in_a_notebook(gpuhub: Release, tab: Tab, part: str) -> None:
     await tab.flip("worker")
-    before = await ann.lease()
-    losing = asyncio.create_task(asyncio.to_thread(gpuhub.lose, part))
-    while not losing.done():
-        assert await tab.value(SAME) == VALUE
-        await asyncio.sleep(0.5)
-    await losing
-    after = await ann.lease()
-    assert before is not None
-    assert after is not None
-    assert (after["id"], after["state"]) == (before["id"], "active")
+    await goes_on(tab, asyncio.create_task(asyncio.to_thread(gpuhub.lose, part)))
     await tab.flip("server")
     assert await tab.value(SAME) == VALUE
 
 
-async def test_a_lost_proxy_costs_the_connection_and_nothing_else(
-    gpuhub: Release, ann: Person, tab: Tab
-) -> None:
+async def test_a_lost_proxy_costs_the_connection_and_nothing_else(gpuhub: Release, tab: Tab) -> None:
     await tab.flip("worker")
     await asyncio.to_thread(gpuhub.lose, "proxy")
-
-    async def reachable() -> bool:
-        async with ann.http.get(f"{ann.server_url}api/status", headers=ann.headers) as answer:
-            return answer.status == 200
-
-    await eventually(reachable, "the way to the server through the new proxy", 90)
-    again = await Tab(ann, tab.kernel, tab.session, tab.path).connect()
-    ann.tabs.append(again)
+    again = await reconnected(tab)
     assert await again.value(SAME) == VALUE
     assert (await again.status())["placement"] == "worker"
     await again.flip("server")
@@ -136,27 +116,12 @@ async def test_a_lost_worker_brings_the_notebook_back_with_what_was_saved(
     assert await tab.value(SAME) == VALUE
 
 
-async def test_an_upgrade_restarts_hub_and_broker_while_a_lease_goes_on(
-    gpuhub: Release, ann: Person, tab: Tab
-) -> None:
+async def test_an_upgrade_restarts_hub_and_broker_while_a_lease_goes_on(gpuhub: Release, tab: Tab) -> None:
     await tab.flip("worker")
-    before = await ann.lease()
-    assert before is not None
-    pods = {part: gpuhub.pod(part) for part in ("hub", "broker", "proxy")}
+    pods = {part: gpuhub.pod(part) for part in PARTS}
     values = {"broker": {"policy": {"keep_times": 3}}, "hub": {"admins": ["admin", "zoe"]}}
-    upgrade = asyncio.create_task(asyncio.to_thread(gpuhub.install, values))
-    while not upgrade.done():
-        assert await tab.value(SAME) == VALUE
-        await asyncio.sleep(0.5)
-    await upgrade
-    assert {part: gpuhub.pod(part) != pods[part] for part in pods} == {
-        "hub": True,
-        "broker": True,
-        "proxy": False,
-    }
-    after = await ann.lease()
-    assert after is not None
-    assert (after["id"], after["state"]) == (before["id"], "active")
-    assert await tab.value(SAME) == VALUE
+    await goes_on(tab, asyncio.create_task(asyncio.to_thread(gpuhub.install, values)))
+    restarted = {part for part in PARTS if gpuhub.pod(part) != pods[part]}
+    assert restarted == {"hub", "broker"}
     await tab.flip("server")
     assert await tab.value(SAME) == VALUE
