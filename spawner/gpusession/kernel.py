@@ -90,6 +90,8 @@ class Kernel:
         self.turn = asyncio.Lock()
         """Held by whatever happens to the kernel: a move, a recovery, a save, a restore."""
         self.recovering = False
+        self.exit_status = 0
+        """How its last process ended: an exit code, or minus a signal's number."""
         self.parked: RunningKernel | None = None
         self._parking: asyncio.Task[None] | None = None
         self._placement: Placement = "server"

@@ -6,6 +6,7 @@ shown. Promises: a notice has an id of its own and stays until dismissed.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 
@@ -115,6 +116,15 @@ def first_line(code: str) -> str:
     """The first line of a cell that says something, short enough for a sentence."""
     line = next((line.strip() for line in code.splitlines() if line.strip()), "")
     return line if len(line) <= 60 else line[:59] + "…"
+
+
+def ended(status: int) -> str:
+    """How a kernel's process ended, as a sentence. ``status``: an exit code, or minus a signal's number."""
+    if status == -signal.SIGKILL:
+        return "The notebook's kernel was killed by the system, most often because its memory was full."
+    if status in (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE, -signal.SIGABRT):
+        return f"The notebook's kernel crashed in compiled code ({signal.Signals(-status).name})."
+    return "The notebook's kernel ended unexpectedly."
 
 
 def utc_now() -> datetime:

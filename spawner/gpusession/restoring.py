@@ -22,6 +22,7 @@ from gpulease.session import Move, MoveStep, SnapshotInfo, Verdict
 from gpusession.kernel import Kernel
 from gpusession.kernels.move import START_SECONDS
 from gpusession.kernels.ports import Agent, AgentError, Place, RunningKernel
+from gpusession.notices import ended
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Recovery:
                 snapshot, verdicts = await self._load_newest(kernel, kernel.endpoint.agent)
         finally:
             kernel.recovering = False
-        what = "The notebook's kernel ended unexpectedly."
+        what = ended(kernel.exit_status)
         if snapshot is not None:
             kernel.last_verdict = verdicts
             kernel.notices.restored(what, snapshot, verdicts)
@@ -146,12 +147,11 @@ class Recovery:
             async with kernel.turn:
                 endpoint = kernel.endpoint
                 await endpoint.hold()
-                await endpoint.fail_in_flight(
-                    "KernelDied", "The notebook's kernel ended. This cell did not finish."
-                )
+                what = ended(kernel.exit_status)
+                await endpoint.fail_in_flight("KernelDied", f"{what} This cell did not finish.")
                 await endpoint.abort_held()
                 await self._unpark(kernel, parked)
-                kernel.notices.parked_back("The notebook's kernel ended right after its move.")
+                kernel.notices.parked_back(f"{what} That was right after its move.")
         except (errors.GpuhubError, OSError, TimeoutError) as error:
             log.warning("the parked process of kernel %s could not take over: %s", kernel.id, error)
         finally:

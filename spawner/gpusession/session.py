@@ -42,7 +42,7 @@ from gpusession.kernels.ports import (
 from gpusession.lastsave import save_all
 from gpusession.leases import Connect, KeyPair, LeaseKeeper
 from gpusession.lending import Lending
-from gpusession.notices import WHY
+from gpusession.notices import WHY, ended
 from gpusession.ownloop import OwnLoop
 from gpusession.restoring import Recovery
 from gpusession.savedstates import SavedStates, Store
@@ -192,7 +192,7 @@ class Session(OwnLoop):
     def process_ended(self, kernel: Kernel, process: RunningKernel, status: int) -> None:
         if self._closing or kernel.id in self._stopping or kernel.id not in self.kernels:
             return
-        kernel.recovering = True
+        kernel.recovering, kernel.exit_status = True, status
         self.spawn(self._process_ended(kernel, process, status), "recovery")
 
     async def _process_ended(self, kernel: Kernel, process: RunningKernel, status: int) -> None:
@@ -210,7 +210,7 @@ class Session(OwnLoop):
             await self._recovery.back_to_parked(kernel, parked)
             return
         kernel.recovering = False  # Jupyter's restarter takes over: it asks place_for and tells launched
-        await kernel.endpoint.fail_in_flight("KernelDied", "The notebook's kernel ended unexpectedly.")
+        await kernel.endpoint.fail_in_flight("KernelDied", ended(status))
         await kernel.endpoint.abort_held()
 
     def _loss(self) -> Callable[[], str]:

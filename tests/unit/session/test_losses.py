@@ -168,7 +168,7 @@ async def test_a_crash_on_the_server_is_answered_and_left_to_jupyters_restarter(
     endpoint.queue = ["next"]
     process_of(endpoint).end(-11)
     await until(lambda: endpoint.failed, "the answer")
-    assert endpoint.failed == ["KernelDied: The notebook's kernel ended unexpectedly."]
+    assert endpoint.failed == ["KernelDied: The notebook's kernel crashed in compiled code (SIGSEGV)."]
     await until(lambda: endpoint.aborted, "the others")
     assert not desk.session.settling("k1")
     await until(lambda: not kernel.recovering, "the end of it")
@@ -178,12 +178,14 @@ async def test_after_a_crash_the_new_process_gets_the_last_saved_state(desk: Des
     kernel, endpoint = await desk.open(x=1)
     await kernel.save("automatic")
     process_of(endpoint).names["x"] = 2
-    process_of(endpoint).end(-11)
+    process_of(endpoint).end(-9)
+    await until(lambda: kernel.exit_status == -9, "the news")
     await until(lambda: not desk.session.settling("k1"), "the session to leave it to Jupyter")
     endpoint.running = await desk.session.place_for("k1").start_kernel(kernel.command)
     await desk.session.launched(endpoint, kernel.command, "crash")
     assert process_of(endpoint).names == {"x": 1}
     assert kernel.notices.list()[-1].kind == "restored"
+    assert "killed by the system, most often because its memory was full" in kernel.notices.list()[-1].message
 
 
 async def test_a_persons_shutdown_is_no_crash(desk: Desk) -> None:
