@@ -12,7 +12,8 @@ from tests.browser.lab import Lab, Notebook
 from tests.browser.visitor import Visitor
 from tests.running import RunningHub
 
-COUNTDOWN = re.compile(r"idle.*back to CPU in 0:[01]\d")
+COUNTDOWN = re.compile(r"idle.*0:[01]\d")
+"""How much more than this the switch says depends on its room."""
 
 
 def at_work(person: Visitor, code: str) -> Notebook:
@@ -43,7 +44,7 @@ def test_an_idle_gpu_is_warned_about_then_taken_unless_it_is_kept(
     expect(panel.get_by_role("alert")).to_contain_text("Back to the CPU at")
     hal.picture("warning-in-the-panel")
     thinking.switch.button("Keep").click()
-    expect(thinking.switch.group).not_to_contain_text("back to CPU")
+    expect(thinking.switch.group).not_to_contain_text(COUNTDOWN)
     thinking.switch.expect_on()
     hal.picture("kept")
 
