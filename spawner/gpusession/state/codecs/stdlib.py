@@ -71,9 +71,12 @@ def reduce_method(method: Any, pickler: StatePickler) -> Any:
 
 
 def reduce_key(key: Any, _pickler: StatePickler) -> Any:
-    """What `functools.cmp_to_key` returned: it does not show its function, but refers to it."""
-    compare = [one for one in gc.get_referents(key) if callable(one) and one is not type(key)]
-    if hasattr(key, "obj") or len(compare) != 1:
+    """What `functools.cmp_to_key` returned: it does not show its function, but refers to it.
+
+    What it makes of an object for one comparison refers to that, too.
+    """
+    compare = [one for one in gc.get_referents(key) if one is not type(key)]
+    if len(compare) != 1:
         raise Refused("It is in the middle of a comparison.")
     return functools.cmp_to_key, (compare[0],)
 
