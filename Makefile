@@ -120,7 +120,7 @@ lane-lint: .venv/.test
 
 .PHONY: lane-unit lane-contracts lane-lab lane-service lane-browser
 lane-unit: .venv/.test system
-	$(BIN)/pytest tests/unit tests/test_architecture.py
+	$(BIN)/pytest -n auto tests/unit tests/test_architecture.py
 
 lane-contracts: .venv/.test system
 	$(BIN)/pytest tests/contracts

@@ -106,6 +106,7 @@ setup(
             "pytest>=8",
             "pytest-asyncio>=1",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",  # the unit lane on all cores
             "hypothesis>=6.100",
             "import-linter>=2",
             "ruff>=0.9",
