@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpusession.state.pickling import StatePickler
 
 _SIMPLE = (type(None), bool, int, float, complex, str, bytes)
-_OWN_WAY = (
+OWN_WAY = (
     "__reduce__",
     "__reduce_ex__",
     "__getstate__",
@@ -27,12 +27,13 @@ _OWN_WAY = (
     "__getnewargs__",
     "__getnewargs_ex__",
 )
+"""With one of these a class says itself how its objects are pickled."""
 
 
 def need_care(kind: Any) -> bool:
     """Would pickle make objects of this class wrongly?"""
     classes = kind.__mro__[:-1]
-    if any(name in one.__dict__ for one in classes for name in _OWN_WAY):
+    if any(name in one.__dict__ for one in classes for name in OWN_WAY):
         return False
     made_by = [one.__dict__["__new__"] for one in classes if "__new__" in one.__dict__]
     if not all(isinstance(one, staticmethod | types.FunctionType) for one in made_by):

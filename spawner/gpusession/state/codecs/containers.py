@@ -16,6 +16,7 @@ from typing import Any
 
 from gpusession.state.classes import reduce_enum_member
 from gpusession.state.codecs import rebuild_containers as rebuild
+from gpusession.state.instances import OWN_WAY
 from gpusession.state.pickling import StatePickler
 
 VALUES = (int, float, complex, str, bytes, tuple, frozenset)
@@ -26,14 +27,6 @@ FILLED_BY = {
     deque: ("__new__", "__init__", "append", "extend"),
 }
 """Whose code pickle would run, by the class that is extended."""
-_OWN_WAY = (
-    "__reduce__",
-    "__reduce_ex__",
-    "__getstate__",
-    "__setstate__",
-    "__getnewargs__",
-    "__getnewargs_ex__",
-)
 
 
 class ContainersCodec:
@@ -59,19 +52,19 @@ def _value_of(kind: Any) -> Any:
     base = next(one for one in kind.__mro__ if one in VALUES)
     if not isinstance(kind.__new__, types.FunctionType):
         return None
-    own_way: tuple[str, ...] = _OWN_WAY
+    own_way: tuple[str, ...] = OWN_WAY
     named = next((one for one in kind.__mro__ if one.__bases__ == (tuple,) and hasattr(one, "_fields")), None)
     if named is not None:
         if kind.__new__ is named.__new__:
             return None
-        own_way = tuple(name for name in _OWN_WAY if name != "__getnewargs__")
+        own_way = tuple(name for name in OWN_WAY if name != "__getnewargs__")
     return None if _defines(kind, base, own_way) else base
 
 
 def _container_of(kind: Any) -> Any:
     """The same for containers."""
     base = next(one for one in kind.__mro__ if one in FILLED_BY)
-    return None if _defines(kind, base, _OWN_WAY) or not _defines(kind, base, FILLED_BY[base]) else base
+    return None if _defines(kind, base, OWN_WAY) or not _defines(kind, base, FILLED_BY[base]) else base
 
 
 def reduce_value(value: Any, pickler: StatePickler) -> Any:
